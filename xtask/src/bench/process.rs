@@ -1,0 +1,148 @@
+//! Processes that are measured: CPU time and memory from `/proc`, and the machine they run on.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+/// Ticks per second of the times in `/proc/PID/stat`; the kernel's ABI fixes it on Linux.
+const TICKS: f64 = 100.0;
+
+/// A server that ends with this value.
+pub(super) struct Server {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts the program; all it says goes to `log`.
+    pub(super) fn start(command: &mut Command, log: PathBuf) -> anyhow::Result<Self> {
+        let output = fs::File::create(&log)?;
+        let errors = output.try_clone()?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .with_context(|| format!("starting `{}`", crate::shell::show(command)))?;
+        Ok(Self { child, log })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has said so far.
+    pub(super) fn said(&self) -> String {
+        let mut text = String::new();
+        if let Ok(mut file) = fs::File::open(&self.log) {
+            let _ = file.read_to_string(&mut text);
+        }
+        text
+    }
+
+    /// An error when it has ended, with the last it said.
+    pub(super) fn check_alive(&mut self) -> anyhow::Result<()> {
+        let Some(status) = self.child.try_wait()? else {
+            return Ok(());
+        };
+        let said = self.said();
+        let lines: Vec<&str> = said.lines().collect();
+        let last = lines[lines.len().saturating_sub(5)..].join(" | ");
+        anyhow::bail!("the server ended ({status}): {last}")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing left to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// CPU time of all threads of a process so far, user and system.
+pub(super) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading `{path}`"))?;
+    parse_cpu_time(&text).with_context(|| format!("understanding `{path}`"))
+}
+
+/// Fields 14 and 15 of proc(5); the name in field 2 may hold spaces and parentheses.
+fn parse_cpu_time(stat: &str) -> Option<Duration> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Duration::try_from_secs_f64((user + system) / TICKS).ok()
+}
+
+/// Resident memory of a process, in bytes.
+pub(super) fn resident(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading `{path}`"))?;
+    field(&text, "VmRSS:")
+        .and_then(|value| value.strip_suffix(" kB")?.trim().parse::<u64>().ok())
+        .map(|kib| kib * 1024)
+        .with_context(|| format!("`{path}` has no VmRSS"))
+}
+
+/// Cores, processor, memory, kernel and what else runs, in one line.
+pub(super) fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(Path::new(path)).unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let (cpu, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
+    let model = field(&cpu, "model name").map_or("unknown processor", |it| it.trim_start_matches([':', ' ', '\t']));
+    let memory = field(&memory, "MemTotal:")
+        .and_then(|value| value.strip_suffix(" kB")?.trim().parse::<f64>().ok())
+        .map_or(0.0, |kib| kib / 1_048_576.0);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    // Above about a half before the bench begins, requests per second are those of a busy machine.
+    let busy = read("/proc/loadavg");
+    let busy = busy.split_whitespace().next().unwrap_or("unknown");
+    format!("{cores} cores ({model}), {memory:.1} GiB, Linux {}, load average {busy}", kernel.trim())
+}
+
+/// The rest of the first line that begins with `name`.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line[name.len()..].trim())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_found_behind_any_name() {
+        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 1 2 3 4 150 25 0 0 20 0 3";
+        assert_eq!(parse_cpu_time(stat), Some(Duration::from_millis(1750)));
+        assert_eq!(parse_cpu_time("nonsense"), None);
+    }
+
+    #[test]
+    fn this_process_has_memory_and_cpu_time() {
+        assert!(resident(std::process::id()).unwrap() > 100_000);
+        assert!(cpu_time(std::process::id()).is_ok());
+        assert!(machine().contains("Linux"));
+    }
+
+    #[test]
+    fn a_server_that_ends_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no such option; exit 2"]);
+        let mut server = Server::start(&mut command, dir.path().join("log")).unwrap();
+        let error = loop {
+            if let Err(error) = server.check_alive() {
+                break error.to_string();
+            }
+        };
+        assert!(error.contains("exit status: 2"), "{error}");
+        assert!(error.contains("no such option"), "{error}");
+    }
+}

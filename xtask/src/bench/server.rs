@@ -1,0 +1,175 @@
+//! A Claviger development server under the bench, and how its callers present themselves.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+
+use super::Bench;
+use super::load::{Peer, name_in};
+use super::process::Server;
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running `claviger server --dev`; it ends with this value.
+pub(super) struct Claviger {
+    server: Server,
+    environment: Environment,
+    /// Name of the machine whose certificate the development folder has.
+    pub(super) machine: String,
+}
+
+impl Claviger {
+    /// Starts a server with an empty store in a fresh folder, and waits until it accepts.
+    pub(super) fn start(bench: &Bench) -> anyhow::Result<Self> {
+        let folder = bench.subfolder("claviger")?;
+        let dev = folder.join("dev");
+        let mut command = Command::new(bench.programs.join("claviger"));
+        command.args(["server", "--dev", "--dir"]).arg(&dev);
+        let mut server = Server::start(&mut command, folder.join("log"))?;
+        let environment = wait_until_ready(&mut server, &dev.join("dev.env"))?;
+        let machine = name_in(bench, &environment.path("CLAVIGER_MACHINE_CERT")?)?;
+        Ok(Self { server, environment, machine })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.server.pid()
+    }
+
+    /// The administrator of the development folder, as a Knox user.
+    pub(super) fn administrator(&self) -> anyhow::Result<Peer> {
+        let token = self.environment.value("CLAVIGER_TOKEN")?;
+        Ok(Peer {
+            identity: None,
+            headers: vec![format!("Authorization: 0u{token}"), "Content-Type: application/x-www-form-urlencoded".to_owned()],
+            ..self.anyone()?
+        })
+    }
+
+    /// The machine of the development folder, by certificate and name.
+    pub(super) fn machine(&self) -> anyhow::Result<Peer> {
+        Ok(Peer {
+            identity: Some((self.environment.path("CLAVIGER_MACHINE_CERT")?, self.environment.path("CLAVIGER_MACHINE_KEY")?)),
+            headers: vec![format!("Authorization: 0t{}", self.machine)],
+            ..self.anyone()?
+        })
+    }
+
+    fn anyone(&self) -> anyhow::Result<Peer> {
+        Ok(Peer {
+            url: self.environment.value("CLAVIGER_ADDR")?.to_owned(),
+            ca: self.environment.path("CLAVIGER_CA")?,
+            identity: None,
+            headers: Vec::new(),
+            pid: self.pid(),
+        })
+    }
+
+    /// Creates a key on Knox's surface that the machine may read.
+    ///
+    /// # Errors
+    /// The server refuses; the message has its answer, which holds no secret.
+    pub(super) fn create_key(&self, bench: &Bench, id: &str, data: &str) -> anyhow::Result<()> {
+        let acl = serde_json::json!([
+            {"type": "Machine", "id": self.machine, "access": "Read"}
+        ]);
+        let body = form(&[("id", id), ("data", data), ("acl", &acl.to_string())]);
+        let answer = self.administrator()?.once(bench, "POST", "/v0/keys/", Some(&body))?;
+        ensure!(answer.status == 200, "creating `{id}`: status {}: {}", answer.status, answer.body);
+        Ok(())
+    }
+}
+
+fn wait_until_ready(server: &mut Server, file: &Path) -> anyhow::Result<Environment> {
+    let begun = Instant::now();
+    loop {
+        if let Some(environment) = ready(file) {
+            return Ok(environment);
+        }
+        server.check_alive()?;
+        ensure!(begun.elapsed() < START_LIMIT, "the server is not ready");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The environment once its file is written and its address accepts connections.
+fn ready(file: &Path) -> Option<Environment> {
+    let environment = Environment::parse(&fs::read_to_string(file).ok()?);
+    let address = environment.value("CLAVIGER_ADDR").ok()?;
+    let address = address.strip_prefix("https://")?.trim_end_matches('/');
+    let addresses = address.to_socket_addrs().ok()?;
+    TcpStream::connect(&*addresses.collect::<Vec<_>>()).ok()?;
+    Some(environment)
+}
+
+/// The lines of `dev.env`.
+struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// `KEY=value` lines of a shell, where values may be quoted and lines may begin with `export`.
+    fn parse(text: &str) -> Self {
+        let pairs = text.lines().filter_map(|line| {
+            let line = line.trim();
+            let line = line.strip_prefix("export ").unwrap_or(line);
+            let (name, value) = line.split_once('=')?;
+            let value = value.trim_matches(['"', '\'']);
+            (!name.starts_with('#')).then(|| (name.to_owned(), value.to_owned()))
+        });
+        Self(pairs.collect())
+    }
+
+    fn value(&self, name: &str) -> anyhow::Result<&str> {
+        let value = self.0.get(name).map(String::as_str);
+        value.with_context(|| format!("dev.env has no `{name}`"))
+    }
+
+    fn path(&self, name: &str) -> anyhow::Result<PathBuf> {
+        self.value(name).map(PathBuf::from)
+    }
+}
+
+/// A form body (application/x-www-form-urlencoded).
+fn form(fields: &[(&str, &str)]) -> String {
+    let pairs: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
+    pairs.join("&")
+}
+
+fn percent_encoded(value: &str) -> String {
+    let mut text = String::new();
+    for byte in value.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                text.push(char::from(byte));
+            }
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_environment_is_read_as_a_shell_would() {
+        let text = "# dev\nCLAVIGER_ADDR=https://localhost:1\nexport CLAVIGER_TOKEN='a=b'\n\n";
+        let environment = Environment::parse(text);
+        assert_eq!(environment.value("CLAVIGER_ADDR").unwrap(), "https://localhost:1");
+        assert_eq!(environment.value("CLAVIGER_TOKEN").unwrap(), "a=b");
+        let error = environment.value("CLAVIGER_CA").unwrap_err();
+        assert_eq!(error.to_string(), "dev.env has no `CLAVIGER_CA`");
+    }
+
+    #[test]
+    fn form_fields_survive_any_content() {
+        assert_eq!(form(&[("id", "a:b"), ("data", "YQ==")]), "id=a%3Ab&data=YQ%3D%3D");
+        assert_eq!(percent_encoded("[{\"é\"}] +&"), "%5B%7B%22%C3%A9%22%7D%5D%20%2B%26");
+    }
+}

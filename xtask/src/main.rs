@@ -1,0 +1,72 @@
+//! Claviger's automation: what CI runs, you can run.
+//!
+//! It starts cargo and other programs and judges what they say. It deliberately links nothing of
+//! Claviger, so that it builds in seconds and cannot be broken by what it checks.
+
+mod bench;
+mod deny;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The command line of `cargo xtask`.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Claviger's automation")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs every test there is, in steps, up to the first that fails.
+    Test(test::Options),
+    /// The same as `test`: what CI runs.
+    Ci(test::Options),
+    /// Checks the arrows between crates, their dependencies and the rules for source files.
+    Tidy,
+    /// Checks dependencies for bans, licences and sources (cargo-deny).
+    Deny,
+    /// Measures speed and memory and prints a table with the goals.
+    Bench(bench::Options),
+    /// Builds, starts a development server and shows the main job.
+    Demo(Demo),
+    /// Installs the Debian packages and tools that the other commands need.
+    Setup,
+}
+
+/// Options of `demo`.
+#[derive(Args)]
+struct Demo {
+    /// Stop the server at the end.
+    #[arg(long)]
+    once: bool,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Test(options) | Command::Ci(options) => return test::run(&options),
+        Command::Tidy => tidy::run(),
+        Command::Deny => deny::run(),
+        Command::Bench(options) => bench::run(&options),
+        Command::Demo(options) => demo(&options),
+        Command::Setup => setup::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo(options: &Demo) -> anyhow::Result<()> {
+    let how = if options.once { " --once" } else { "" };
+    anyhow::bail!("`demo{how}` is not there yet: it comes with the command line of `claviger`")
+}

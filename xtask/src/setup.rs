@@ -1,0 +1,80 @@
+//! What the other commands need from the machine beyond Rust: a table, and how to get it.
+//!
+//! As root it installs; otherwise it says the one line to run. It never changes anything that is
+//! already there.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+
+use anyhow::bail;
+
+use crate::{deny, shell};
+
+/// A Debian package and the program that shows that it, or something as good, is installed.
+struct Package {
+    name: &'static str,
+    program: &'static str,
+    /// What needs it.
+    why: &'static str,
+}
+
+/// Extend this table when a test needs a program.
+const PACKAGES: &[Package] = &[
+    Package { name: "gcc", program: "cc", why: "building aws-lc-rs and SQLite, and linking" },
+    Package { name: "libc6-dev", program: "cc", why: "the C library's headers for the same" },
+];
+
+/// Installs all that is missing: Debian packages, then the pinned cargo-deny.
+pub(crate) fn run() -> anyhow::Result<()> {
+    packages()?;
+    deny::install()?;
+    println!("all that is needed is there");
+    Ok(())
+}
+
+/// Installs the Debian packages that are missing.
+///
+/// # Errors
+/// Not root; the message has the line to run. Or apt-get fails.
+pub(crate) fn packages() -> anyhow::Result<()> {
+    let missing: Vec<&Package> = missing(PACKAGES, shell::has_program);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for package in &missing {
+        println!("missing: {} ({})", package.name, package.why);
+    }
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    if !is_root() {
+        bail!("run this, then try again:  sudo apt-get update && sudo apt-get install -y {}", names.join(" "));
+    }
+    shell::run(apt_get().args(["update", "-q"]))?;
+    shell::run(apt_get().args(["install", "-y", "-q", "--no-install-recommends"]).args(names))
+}
+
+fn missing(packages: &[Package], has_program: impl Fn(&str) -> bool) -> Vec<&Package> {
+    packages.iter().filter(|package| !has_program(package.program)).collect()
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_missing_is_installed() {
+        assert!(missing(PACKAGES, |_| true).is_empty());
+        assert_eq!(missing(PACKAGES, |_| false).len(), PACKAGES.len());
+        let without_compiler = missing(PACKAGES, |program| program != "cc");
+        assert!(without_compiler.iter().all(|package| package.program == "cc"));
+    }
+}
