@@ -1,0 +1,202 @@
+//! Authorization: the one function that makes permits.
+//!
+//! A permit names its key, and that name becomes the cipher's associated data: used on another key it opens nothing.
+
+use crate::{Acl, Caller, Capabilities, Capability, Grant, KeyId, KeyMeta, KeyRef, Prefix, PrefixGrant, cap};
+use std::marker::PhantomData;
+use thiserror::Error;
+
+/// Proof that a caller was allowed `C` on one key. Only [`authorize`] makes one.
+///
+/// ```compile_fail
+/// use claviger_domain::{Permit, cap::Read};
+/// let forged: Permit<Read> = Permit { key: todo!(), kind: std::marker::PhantomData };
+/// ```
+#[derive(Debug, Clone)]
+pub struct Permit<C: cap::Kind> {
+    key: KeyRef,
+    kind: PhantomData<C>,
+}
+
+impl<C: cap::Kind> Permit<C> {
+    /// The key that this permit is for.
+    #[must_use]
+    pub fn key(&self) -> &KeyRef {
+        &self.key
+    }
+}
+
+/// Why a caller may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Denied {
+    /// He has no right at all on the key and must not learn that it exists ▲.
+    #[error("not found")]
+    Unseen,
+    /// He may know of the key and lacks this right on it.
+    #[error("lacks the right to {}", .0.name())]
+    Lacks(Capability),
+}
+
+/// An external policy's word that a request which the ACL refused is allowed (contract knox §7, access callback).
+#[derive(Debug, Clone)]
+pub struct ExternalAllow {
+    /// Who said so, for the audit log.
+    pub by: String,
+}
+
+/// Where a right comes from, and what it is worth on the key in question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrefixRights<'a> {
+    /// The prefix, or `None` for the key's own ACL.
+    pub prefix: Option<&'a Prefix>,
+    /// The entry.
+    pub grant: &'a Grant,
+    /// What of it counts on this key.
+    pub counts: Capabilities,
+}
+
+/// Decides whether `caller` may do `C` on `key`.
+///
+/// `prefixes` are the prefix grants that cover the key; they are looked at only when the key's own ACL does not decide.
+///
+/// # Errors
+/// [`Denied`]: unseen when the caller has no right whatever.
+pub fn authorize<'a, C: cap::Kind>(
+    caller: &Caller,
+    key: &KeyMeta,
+    prefixes: impl IntoIterator<Item = &'a PrefixGrant>,
+    external: Option<&ExternalAllow>,
+) -> Result<Permit<C>, Denied> {
+    let permit = || Permit { key: key.key_ref(), kind: PhantomData };
+    let wanted = C::CAPABILITY;
+    let of_key = rights(&key.acl, caller);
+    if of_key.contains(wanted) || external.is_some() {
+        return Ok(permit());
+    }
+    if caller.system_reason().is_some() {
+        let using = Capabilities::USE.contains(wanted);
+        return if using { Err(Denied::Lacks(wanted)) } else { Ok(permit()) };
+    }
+    let all = prefixes.into_iter().fold(of_key, |sum, p| sum.union(worth(key, rights(&p.acl, caller))));
+    match all {
+        all if all.contains(wanted) => Ok(permit()),
+        all if all.minus(Capabilities::of([Capability::Create])).is_empty() => Err(Denied::Unseen),
+        _ => Err(Denied::Lacks(wanted)),
+    }
+}
+
+/// Everything `caller` may do on `key`.
+pub fn permits<'a>(caller: &'a Caller, key: &'a KeyMeta, prefixes: impl IntoIterator<Item = &'a PrefixGrant>) -> Capabilities {
+    explain(caller, key, prefixes).iter().fold(Capabilities::NONE, |sum, r| sum.union(r.counts))
+}
+
+/// Each grant that reaches `caller` on `key` and what it is worth there.
+pub fn explain<'a>(caller: &'a Caller, key: &'a KeyMeta, prefixes: impl IntoIterator<Item = &'a PrefixGrant>) -> Vec<PrefixRights<'a>> {
+    let own = key.acl.reaching(caller).map(|grant| PrefixRights { prefix: None, grant, counts: grant.capabilities });
+    let from_prefixes = prefixes.into_iter().flat_map(|p| {
+        p.acl.reaching(caller).map(|grant| PrefixRights { prefix: Some(&p.prefix), grant, counts: worth(key, grant.capabilities) })
+    });
+    own.chain(from_prefixes).collect()
+}
+
+/// Whether `caller` may create `id`: the one creation rule on every surface.
+pub fn may_create<'a>(caller: &Caller, id: &KeyId, prefixes: impl IntoIterator<Item = &'a PrefixGrant>) -> bool {
+    let is_user = caller.identities().any(|i| matches!(i, crate::Identity::User { .. }));
+    prefixes.into_iter().any(|p| {
+        debug_assert!(p.prefix.covers(id));
+        (p.any_user_creates && is_user) || rights(&p.acl, caller).contains(Capability::Create)
+    })
+}
+
+fn rights(acl: &Acl, caller: &Caller) -> Capabilities {
+    let reach = |g: &&Grant| caller.identities().any(|i| g.principal.matches(i));
+    acl.grants().iter().filter(reach).fold(Capabilities::NONE, |sum, g| sum.union(g.capabilities))
+}
+
+/// What a prefix's grant is worth on `key`: where duties are separate, who administers from above uses nothing.
+fn worth(key: &KeyMeta, granted: Capabilities) -> Capabilities {
+    let administers = granted.contains(Capability::Admin);
+    if key.separate_duties && administers { granted.minus(Capabilities::USE) } else { granted }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        Created, Generation, Identity, Incarnation, KeyKind, Labels, Preset, Proven, RequestId, Timestamp, Version, VersionId,
+        VersionState, Versions,
+    };
+    use std::sync::Arc;
+
+    fn caller(name: &str, groups: &[&str]) -> Caller {
+        let identity = Identity::User { name: name.into(), groups: groups.iter().map(|g| Arc::from(*g)).collect() };
+        Caller::new(Arc::from([Proven { identity, method: "token" }]), RequestId(1), None).unwrap()
+    }
+
+    fn acl(entries: &[(&str, Capabilities)]) -> Acl {
+        let grant = |(p, c): &(&str, Capabilities)| Grant { principal: p.parse().unwrap(), capabilities: *c };
+        Acl::new(entries.iter().map(grant).collect()).unwrap()
+    }
+
+    fn key(acl: Acl, separate_duties: bool) -> KeyMeta {
+        let v = Version { id: VersionId::new(1).unwrap(), state: VersionState::Primary, created: Timestamp(0), expires: None };
+        KeyMeta {
+            id: KeyId::parse("team/db").unwrap(),
+            incarnation: Incarnation(1),
+            generation: Generation::FIRST,
+            kind: KeyKind::Secret,
+            acl,
+            versions: Versions::new(vec![v]).unwrap(),
+            separate_duties,
+            max_lifetime: None,
+            description: "".into(),
+            labels: Labels::default(),
+            created: Created { at: Timestamp(0), by: "x".into() },
+        }
+    }
+
+    fn prefix(p: &str, acl: Acl) -> PrefixGrant {
+        PrefixGrant { prefix: Prefix::parse(p).unwrap(), acl, any_user_creates: false, generation: Generation::FIRST }
+    }
+
+    #[test]
+    fn a_caller_without_any_right_does_not_learn_that_the_key_exists() {
+        let k = key(acl(&[("user:alice", Preset::Read.capabilities())]), false);
+        assert_eq!(authorize::<cap::Read>(&caller("bob", &[]), &k, [], None).unwrap_err(), Denied::Unseen);
+        assert_eq!(authorize::<cap::Write>(&caller("alice", &[]), &k, [], None).unwrap_err(), Denied::Lacks(Capability::Write));
+        assert_eq!(authorize::<cap::Read>(&caller("alice", &[]), &k, [], None).unwrap().key(), &k.key_ref());
+    }
+
+    #[test]
+    fn who_administers_from_above_does_not_read_where_duties_are_separate() {
+        let above =
+            prefix("team/", acl(&[("user:root", Preset::Admin.capabilities()), ("user:auditor", Capabilities::of([Capability::Read]))]));
+        for (separate, who, may) in [(false, "root", true), (true, "root", false), (true, "auditor", true)] {
+            let k = key(Acl::default(), separate);
+            assert_eq!(authorize::<cap::Read>(&caller(who, &[]), &k, [&above], None).is_ok(), may, "{separate} {who}");
+            assert_eq!(authorize::<cap::Admin>(&caller(who, &[]), &k, [&above], None).is_ok(), who == "root");
+        }
+    }
+
+    #[test]
+    fn the_system_changes_keys_and_never_reads_them() {
+        let system = Caller::system("expiry", RequestId(2));
+        let k = key(Acl::default(), false);
+        assert!(authorize::<cap::Write>(&system, &k, [], None).is_ok());
+        assert!(authorize::<cap::Read>(&system, &k, [], None).is_err());
+    }
+
+    #[test]
+    fn creation_takes_a_create_right_or_the_any_user_rule() {
+        let id = KeyId::parse("team/new").unwrap();
+        let mut rule = prefix("team/", acl(&[("user:alice", Capabilities::of([Capability::Create]))]));
+        assert!(may_create(&caller("alice", &[]), &id, [&rule]));
+        assert!(!may_create(&caller("bob", &[]), &id, [&rule]));
+        rule.any_user_creates = true;
+        assert!(may_create(&caller("bob", &[]), &id, [&rule]));
+        let machine = Proven { identity: Identity::Machine { name: "m".into() }, method: "mtls" };
+        let machine = Caller::new(Arc::from([machine]), RequestId(1), None).unwrap();
+        assert!(!may_create(&machine, &id, [&rule]));
+    }
+}

@@ -1,0 +1,175 @@
+//! Access control lists and the rule of separate duties.
+
+use crate::{Caller, Capabilities, Capability, Principal};
+use thiserror::Error;
+
+/// What one principal may do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// Who.
+    pub principal: Principal,
+    /// What. Never empty inside an [`Acl`].
+    pub capabilities: Capabilities,
+}
+
+/// Grants in the order they were made; each principal stands once and with at least one capability.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Acl(Vec<Grant>);
+
+/// Why a list is no ACL.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AclError {
+    /// An entry that allows nothing.
+    #[error("the entry for `{0}` allows nothing")]
+    AllowsNothing(Principal),
+    /// A principal twice.
+    #[error("`{0}` stands twice")]
+    Duplicate(Principal),
+}
+
+/// Why a change of rights is refused although the caller is an administrator.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RightsError {
+    /// Under separate duties nobody may raise his own rights or his groups' ▲.
+    #[error(
+        "`{0}` reaches yourself: where duties are separate nobody can grant rights to himself or his groups; ask another administrator"
+    )]
+    SelfGrant(Principal),
+    /// Under separate duties who manages a key cannot also use it.
+    #[error("`{0}` would hold admin and {1}: where duties are separate these are different people's")]
+    AdminAndUse(Principal, Capabilities),
+}
+
+impl Acl {
+    /// Checks `grants` and makes them a list.
+    ///
+    /// # Errors
+    /// [`AclError`] names the entry.
+    pub fn new(grants: Vec<Grant>) -> Result<Self, AclError> {
+        for (i, grant) in grants.iter().enumerate() {
+            if grant.capabilities.is_empty() {
+                return Err(AclError::AllowsNothing(grant.principal.clone()));
+            }
+            if grants[..i].iter().any(|g| g.principal == grant.principal) {
+                return Err(AclError::Duplicate(grant.principal.clone()));
+            }
+        }
+        Ok(Self(grants))
+    }
+
+    /// The grants in order.
+    #[must_use]
+    pub fn grants(&self) -> &[Grant] {
+        &self.0
+    }
+
+    /// This list after one entry is set: replaced in place, appended, or removed when `capabilities` is empty.
+    #[must_use]
+    pub fn set(mut self, principal: Principal, capabilities: Capabilities) -> Self {
+        let at = self.0.iter().position(|g| g.principal == principal);
+        match at {
+            Some(i) if capabilities.is_empty() => drop(self.0.remove(i)),
+            Some(i) => self.0[i].capabilities = capabilities,
+            None if capabilities.is_empty() => {}
+            None => self.0.push(Grant { principal, capabilities }),
+        }
+        self
+    }
+
+    /// What stands in the entry of just this principal.
+    #[must_use]
+    pub fn entry(&self, principal: &Principal) -> Capabilities {
+        self.0.iter().find(|g| g.principal == *principal).map_or(Capabilities::NONE, |g| g.capabilities)
+    }
+
+    /// The grants that reach `caller` through any of his identities.
+    pub fn reaching<'a>(&'a self, caller: &'a Caller) -> impl Iterator<Item = &'a Grant> {
+        self.0.iter().filter(|g| caller.identities().any(|i| g.principal.matches(i)))
+    }
+}
+
+/// Checks a change of an ACL where duties are separate.
+///
+/// # Errors
+/// [`RightsError`] names the entry that breaks the rule.
+pub fn check_rights_change(caller: &Caller, old: &Acl, new: &Acl) -> Result<(), RightsError> {
+    for grant in new.grants() {
+        let using = grant.capabilities.intersection(Capabilities::USE);
+        if grant.capabilities.contains(Capability::Admin) && !using.is_empty() {
+            return Err(RightsError::AdminAndUse(grant.principal.clone(), using));
+        }
+    }
+    check_no_self_grant(caller, old, new)
+}
+
+/// Checks that no entry that reaches `caller` gains anything.
+pub(crate) fn check_no_self_grant(caller: &Caller, old: &Acl, new: &Acl) -> Result<(), RightsError> {
+    let gains = |g: &&Grant| !g.capabilities.minus(old.entry(&g.principal)).is_empty();
+    match new.reaching(caller).find(gains) {
+        Some(grant) => Err(RightsError::SelfGrant(grant.principal.clone())),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{Identity, Preset, Proven, RequestId};
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn grant(principal: &str, capabilities: Capabilities) -> Grant {
+        Grant { principal: principal.parse().unwrap(), capabilities }
+    }
+
+    fn alice() -> Caller {
+        let identity = Identity::User { name: "alice".into(), groups: Arc::from([Arc::from("ops")]) };
+        Caller::new(Arc::from([Proven { identity, method: "token" }]), RequestId(1), None).unwrap()
+    }
+
+    #[test]
+    fn an_entry_is_replaced_in_place_appended_or_removed() {
+        let read = Preset::Read.capabilities();
+        let acl = Acl::new(vec![grant("user:a", read), grant("user:b", read)]).unwrap();
+        let acl = acl.set("user:a".parse().unwrap(), Preset::Admin.capabilities());
+        let acl = acl.set("user:c".parse().unwrap(), read).set("user:b".parse().unwrap(), Capabilities::NONE);
+        let acl = acl.set("user:zz".parse().unwrap(), Capabilities::NONE);
+        let names: Vec<_> = acl.grants().iter().map(|g| g.principal.to_string()).collect();
+        assert_eq!(names, ["user:a", "user:c"]);
+        assert_eq!(acl.entry(&"user:a".parse().unwrap()), Preset::Admin.capabilities());
+    }
+
+    #[test]
+    fn nobody_grants_to_himself_or_his_groups_where_duties_are_separate() {
+        let admin = Capabilities::of([Capability::List, Capability::Admin]);
+        let read = Capabilities::of([Capability::Read]);
+        let old = Acl::new(vec![grant("user:alice", admin)]).unwrap();
+        for (who, refused) in [("user:alice", true), ("user_group:ops", true), ("user:bob", false), ("user_group:dev", false)] {
+            let new = old.clone().set(who.parse().unwrap(), read);
+            assert_eq!(check_rights_change(&alice(), &old, &new).is_err(), refused, "{who}");
+        }
+        let fewer = old.clone().set("user:alice".parse().unwrap(), Capabilities::of([Capability::Admin]));
+        assert_eq!(check_rights_change(&alice(), &old, &fewer), Ok(()));
+    }
+
+    #[test]
+    fn admin_and_use_are_different_peoples_where_duties_are_separate() {
+        let new = Acl::new(vec![grant("user:bob", Preset::Admin.capabilities())]).unwrap();
+        assert!(matches!(check_rights_change(&alice(), &Acl::default(), &new), Err(RightsError::AdminAndUse(..))));
+    }
+
+    proptest! {
+        #[test]
+        fn set_keeps_every_principal_once_and_never_empty(steps in prop::collection::vec((0u8..6, 0u16..0x200), 0..40)) {
+            let mut acl = Acl::default();
+            for (who, bits) in steps {
+                let principal: Principal = format!("user:u{who}").parse().unwrap();
+                let capabilities = Capabilities::from_bits(bits).unwrap();
+                acl = acl.set(principal.clone(), capabilities);
+                prop_assert_eq!(acl.entry(&principal), capabilities);
+                prop_assert!(Acl::new(acl.grants().to_vec()).is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What the audit log records: one record for each request, allowed or not. Never key data ▲.
+
+use crate::{Acl, Caller, KeyId, RequestId, Revision, Timestamp, VersionId};
+
+/// What was attempted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Action {
+    /// A key's data was asked for.
+    Read,
+    /// Several keys' data in one request.
+    BulkRead,
+    /// A key's metadata was asked for.
+    Inspect,
+    /// Key ids were listed or searched.
+    List,
+    /// Changed keys were asked for by their hashes.
+    Poll,
+    /// A stream of changes was opened.
+    Watch,
+    /// A key was made.
+    Create,
+    /// A key was deleted.
+    Delete,
+    /// A version was added.
+    AddVersion,
+    /// A version became primary.
+    Promote,
+    /// A version became inactive.
+    Deactivate,
+    /// A version became active again.
+    Reactivate,
+    /// A version's data key was erased.
+    Destroy,
+    /// An ACL was asked for.
+    ShowRights,
+    /// An ACL was changed.
+    ChangeRights,
+    /// Description, labels or policy were changed.
+    ChangeMeta,
+    /// A prefix's grants were asked for.
+    ShowPrefix,
+    /// A prefix's grants were changed.
+    ChangePrefix,
+    /// Earlier states of a key were asked for.
+    History,
+    /// The audit log was queried.
+    AuditQuery,
+    /// The server's status was asked for.
+    Status,
+    /// A request that reached no operation: no such route, malformed, refused before it was understood.
+    Request,
+    /// The server started.
+    Start,
+    /// The server stopped.
+    Stop,
+    /// The barrier key was rotated.
+    RotateBarrier,
+    /// An emergency administrator certificate was made.
+    BreakGlass,
+    /// A store was prepared.
+    Init,
+    /// A change found in the database whose record was missing.
+    Reconcile,
+    /// Something that an administrator should look at: first-time reader, burst of denials, mass read.
+    Alert,
+}
+
+impl Action {
+    /// The name in the log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::BulkRead => "bulk_read",
+            Self::Inspect => "inspect",
+            Self::List => "list",
+            Self::Poll => "poll",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Delete => "delete",
+            Self::AddVersion => "add_version",
+            Self::Promote => "promote",
+            Self::Deactivate => "deactivate",
+            Self::Reactivate => "reactivate",
+            Self::Destroy => "destroy",
+            Self::ShowRights => "show_rights",
+            Self::ChangeRights => "change_rights",
+            Self::ChangeMeta => "change_meta",
+            Self::ShowPrefix => "show_prefix",
+            Self::ChangePrefix => "change_prefix",
+            Self::History => "history",
+            Self::AuditQuery => "audit_query",
+            Self::Status => "status",
+            Self::Request => "request",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::RotateBarrier => "rotate_barrier",
+            Self::BreakGlass => "break_glass",
+            Self::Init => "init",
+            Self::Reconcile => "reconcile",
+            Self::Alert => "alert",
+        }
+    }
+}
+
+/// How it ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// It was done.
+    Ok,
+    /// Nobody was proven.
+    Unauthenticated,
+    /// The caller may not.
+    Denied,
+    /// There is no such thing, or the caller must not know.
+    NotFound,
+    /// Someone else was first.
+    Conflict,
+    /// The request breaks a rule.
+    Invalid,
+    /// Too many failures from there.
+    RateLimited,
+    /// Claviger could not.
+    Failed,
+}
+
+impl Outcome {
+    /// The name in the log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Denied => "denied",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::Invalid => "invalid",
+            Self::RateLimited => "rate_limited",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The rights before and after a change.
+#[derive(Clone, Copy, Debug)]
+pub struct RightsChange<'a> {
+    /// Before.
+    pub old: &'a Acl,
+    /// After.
+    pub new: &'a Acl,
+}
+
+/// One key of a record, with the versions that were given out or changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The key as asked for; text, since a refused request may name what is no key id.
+    pub key: &'a str,
+    /// The versions.
+    pub versions: &'a [VersionId],
+}
+
+impl<'a> Subject<'a> {
+    /// A key without versions.
+    #[must_use]
+    pub fn key(id: &'a KeyId) -> Self {
+        Self { key: id.as_str(), versions: &[] }
+    }
+}
+
+/// One record, borrowed from the request it tells of.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// When.
+    pub at: Timestamp,
+    /// Which request.
+    pub request_id: RequestId,
+    /// Who; `None` when nobody was proven.
+    pub caller: Option<&'a Caller>,
+    /// From where.
+    pub address: Option<std::net::IpAddr>,
+    /// By which surface: `native`, `knox`, `server`, ….
+    pub surface: &'static str,
+    /// What.
+    pub action: Action,
+    /// On which keys.
+    pub subjects: &'a [Subject<'a>],
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it ended so, or what else there is to say; empty when nothing.
+    pub reason: &'a str,
+    /// The revision that a change got, or that an answer is of.
+    pub revision: Option<Revision>,
+    /// For changes of rights.
+    pub rights: Option<RightsChange<'a>>,
+}

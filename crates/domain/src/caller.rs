@@ -1,0 +1,79 @@
+//! The caller of one request. Nothing in the engine runs without one.
+
+use crate::Identity;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// One request's name in logs, the audit log and the change table. Unique, not secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RequestId(pub u128);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// An identity and the method by which it was proven.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Proven {
+    /// Who.
+    pub identity: Identity,
+    /// The method's name, as logged: `mtls`, `spiffe`, `token`, ….
+    pub method: &'static str,
+}
+
+/// Who asks, how that was proven, and where from.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    proven: Arc<[Proven]>,
+    system: Option<&'static str>,
+    /// The request.
+    pub request_id: RequestId,
+    /// The peer's address.
+    pub address: Option<IpAddr>,
+}
+
+impl Caller {
+    /// A caller with at least one proven identity; the first is the default one. `None` when there is none.
+    #[must_use]
+    pub fn new(proven: Arc<[Proven]>, request_id: RequestId, address: Option<IpAddr>) -> Option<Self> {
+        (!proven.is_empty()).then_some(Self { proven, system: None, request_id, address })
+    }
+
+    /// Claviger itself, for background work. It may change keys and rights, and never read data.
+    #[must_use]
+    pub fn system(reason: &'static str, request_id: RequestId) -> Self {
+        Self { proven: Arc::from([]), system: Some(reason), request_id, address: None }
+    }
+
+    /// All identities, the default one first. Empty for the system.
+    #[must_use]
+    pub fn proven(&self) -> &[Proven] {
+        &self.proven
+    }
+
+    /// The identities without their methods.
+    pub fn identities(&self) -> impl Iterator<Item = &Identity> {
+        self.proven.iter().map(|p| &p.identity)
+    }
+
+    /// The default identity; none for the system.
+    #[must_use]
+    pub fn default_identity(&self) -> Option<&Identity> {
+        self.proven.first().map(|p| &p.identity)
+    }
+
+    /// Why Claviger itself acts, if it does.
+    #[must_use]
+    pub fn system_reason(&self) -> Option<&'static str> {
+        self.system
+    }
+
+    /// The name for messages and the change table: the default identity's, or `claviger`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.default_identity().map_or("claviger", Identity::id)
+    }
+}

@@ -1,0 +1,247 @@
+//! A key's record: everything about it except its data.
+
+use crate::{Acl, Caller, Incarnation, KeyId, Prefix, RightsError, Timestamp, VersionError, Versions};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// What a key holds. Kinds other than `secret` are generated inside and used, not read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum KeyKind {
+    /// Bytes that programs read.
+    Secret,
+}
+
+impl KeyKind {
+    /// The name in the native API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Secret => "secret",
+        }
+    }
+
+    /// The number that stands for the kind in stored rows and associated data.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Secret => 1,
+        }
+    }
+
+    /// The kind of a stored number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        (code == 1).then_some(Self::Secret)
+    }
+}
+
+/// Counts the changes of one incarnation of a key, from 1. With the incarnation it is the ETag.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// A new key's first generation.
+    pub const FIRST: Self = Self(1);
+
+    /// The following generation.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// Names one incarnation of a key: what associated data and permits are bound to.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct KeyRef {
+    /// The id.
+    pub id: KeyId,
+    /// The incarnation.
+    pub incarnation: Incarnation,
+}
+
+/// When and by whom a key was made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Created {
+    /// When.
+    pub at: Timestamp,
+    /// The creator's name.
+    pub by: Box<str>,
+}
+
+/// Free names and values for finding keys; checked by [`Labels::new`].
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Labels(BTreeMap<Box<str>, Box<str>>);
+
+/// Why metadata is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum MetaError {
+    /// A label's name or value breaks the rule.
+    #[error(
+        "label `{0}`: names have 1 to 63 characters of a-z, 0-9, `.`, `-`, `_`, `/`, values at most 256 bytes without control characters"
+    )]
+    BadLabel(String),
+    /// More than 64 labels.
+    #[error("a key has at most 64 labels, not {0}")]
+    TooManyLabels(usize),
+    /// More than 1024 bytes of description, or a control character in it.
+    #[error("a description has at most 1024 bytes and no control characters")]
+    BadDescription,
+    /// A lifetime of zero.
+    #[error("a maximum lifetime is at least one second")]
+    BadLifetime,
+    /// Separate duties cannot be taken back: whoever could would then help himself.
+    #[error("separate duties cannot be switched off; delete the key and make a new one")]
+    DutiesStay,
+    /// The versions would break their rule.
+    #[error(transparent)]
+    Versions(#[from] VersionError),
+    /// The rights would break the rule of separate duties.
+    #[error(transparent)]
+    Rights(#[from] RightsError),
+}
+
+impl Labels {
+    /// Checks labels.
+    ///
+    /// # Errors
+    /// [`MetaError::BadLabel`] or [`MetaError::TooManyLabels`].
+    pub fn new(labels: impl IntoIterator<Item = (String, String)>) -> Result<Self, MetaError> {
+        let mut all = BTreeMap::new();
+        for (name, value) in labels {
+            let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_' | b'/');
+            let good_name = (1..=63).contains(&name.len()) && name.bytes().all(legal);
+            let good_value = value.len() <= 256 && !value.chars().any(char::is_control);
+            if !good_name || !good_value {
+                return Err(MetaError::BadLabel(name.chars().take(64).collect()));
+            }
+            all.insert(name.into_boxed_str(), value.into_boxed_str());
+        }
+        match all.len() {
+            n if n > 64 => Err(MetaError::TooManyLabels(n)),
+            _ => Ok(Self(all)),
+        }
+    }
+
+    /// The labels in order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(k, v)| (&**k, &**v))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value of one label.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|v| &**v)
+    }
+}
+
+/// A key without its data. Plain fields: any combination of valid parts is a valid record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyMeta {
+    /// Its name.
+    pub id: KeyId,
+    /// Which key of this name.
+    pub incarnation: Incarnation,
+    /// Which change of it.
+    pub generation: Generation,
+    /// What it holds.
+    pub kind: KeyKind,
+    /// Who may do what.
+    pub acl: Acl,
+    /// Its versions.
+    pub versions: Versions,
+    /// Whether managing and using are different people's.
+    pub separate_duties: bool,
+    /// Seconds after which any version stops being given out.
+    pub max_lifetime: Option<u32>,
+    /// What it is for, in words.
+    pub description: Box<str>,
+    /// For finding it.
+    pub labels: Labels,
+    /// Its origin.
+    pub created: Created,
+}
+
+impl KeyMeta {
+    /// The incarnation's name.
+    #[must_use]
+    pub fn key_ref(&self) -> KeyRef {
+        KeyRef { id: self.id.clone(), incarnation: self.incarnation }
+    }
+
+    /// Checks a description.
+    ///
+    /// # Errors
+    /// [`MetaError::BadDescription`].
+    pub fn check_description(text: &str) -> Result<(), MetaError> {
+        let bad = text.len() > 1024 || text.chars().any(char::is_control);
+        if bad { Err(MetaError::BadDescription) } else { Ok(()) }
+    }
+
+    /// Checks a change of rights, from `self` to `new`, by `caller`.
+    ///
+    /// # Errors
+    /// [`MetaError::DutiesStay`], or [`MetaError::Rights`] where duties are, or become, separate.
+    pub fn check_rights(&self, new: &Self, caller: &Caller) -> Result<(), MetaError> {
+        if self.separate_duties && !new.separate_duties {
+            return Err(MetaError::DutiesStay);
+        }
+        if new.separate_duties {
+            crate::check_rights_change(caller, &self.acl, &new.acl)?;
+        }
+        Ok(())
+    }
+}
+
+/// Rights on all keys below a prefix, and who may create there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PrefixGrant {
+    /// Where.
+    pub prefix: Prefix,
+    /// Who may do what; `create` is the right to make keys.
+    pub acl: Acl,
+    /// Whether every authenticated user may create keys here (Knox's rule).
+    pub any_user_creates: bool,
+    /// Which change of it.
+    pub generation: Generation,
+}
+
+impl PrefixGrant {
+    /// Checks a change of a prefix's rights by `caller`: nobody raises his own ▲, or prefixes would be the way round
+    /// separate duties.
+    ///
+    /// # Errors
+    /// [`RightsError::SelfGrant`].
+    pub fn check_change(old: &Acl, new: &Acl, caller: &Caller) -> Result<(), RightsError> {
+        crate::acl::check_no_self_grant(caller, old, new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn labels_are_checked() {
+        let label = |k: &str, v: &str| Labels::new([(k.to_owned(), v.to_owned())]);
+        assert_eq!(label("team", "payments").unwrap().find("team"), Some("payments"));
+        for (k, v) in [("", "x"), ("Team", "x"), ("a b", "x"), ("a", "x\ny")] {
+            assert!(label(k, v).is_err(), "{k} {v}");
+        }
+        let many = (0..65).map(|i| (format!("l{i}"), String::new()));
+        assert_eq!(Labels::new(many), Err(MetaError::TooManyLabels(65)));
+    }
+}

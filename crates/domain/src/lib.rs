@@ -1,0 +1,28 @@
+//! The vocabulary of Claviger and its pure rules: keys and their versions, who may do what, who is asking, audit records.
+//!
+//! Nothing here performs I/O, reads a clock, is asynchronous, or knows how a value looks on a wire or in a table.
+
+mod access;
+mod acl;
+pub mod audit;
+mod caller;
+mod capability;
+mod id;
+mod key;
+mod principal;
+mod revision;
+mod secret;
+mod spiffe;
+mod version;
+
+pub use access::{Denied, ExternalAllow, Permit, PrefixRights, authorize, explain, may_create, permits};
+pub use acl::{Acl, AclError, Grant, RightsError, check_rights_change};
+pub use caller::{Caller, Proven, RequestId};
+pub use capability::{Capabilities, Capability, Preset, cap};
+pub use id::{Incarnation, KeyId, KeyIdError, Prefix, PrefixError};
+pub use key::{Created, Generation, KeyKind, KeyMeta, KeyRef, Labels, MetaError, PrefixGrant};
+pub use principal::{Identity, Principal, PrincipalError};
+pub use revision::{Clock, Revision, SystemClock, Timestamp};
+pub use secret::SecretBytes;
+pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
+pub use version::{Transition, Version, VersionError, VersionId, VersionState, Versions};
