@@ -1,0 +1,13 @@
+//! What the application asks of the outside world, and nothing about how it is done: no SQL, no keys, no plaintext.
+
+mod audit;
+mod mem;
+mod rows;
+mod store;
+#[cfg(feature = "suite")]
+pub mod suite;
+
+pub use audit::{AuditError, AuditSink, LogCheckpoint};
+pub use mem::{HISTORY_LIMIT, MemStore};
+pub use rows::{BarrierRow, ChangeRow, DigestDelta, GrantRow, HeadRow, KeyRow, Loaded, LoadedVersion, Sealed, TombstoneRow, VersionRow};
+pub use store::{Change, CommitOutcome, Effect, Expected, HeadError, HeadSealer, Store, StoreError, Target, Write};
