@@ -1,0 +1,574 @@
+//! The canonical bytes of what rows authenticate: one encoding per value, and no other bytes decode.
+//!
+//! Each starts with a format byte. Numbers are big endian; lengths and counts are LEB128 in the shortest form; text is its
+//! length and UTF-8. Decoding refuses everything that encoding would not have made: longer forms, unknown codes and flags,
+//! labels out of order, bytes left over.
+
+use crate::{Head, Malformation, Tombstone};
+use claviger_domain::{
+    Acl, Capabilities, Created, Generation, Grant, Incarnation, KeyId, KeyKind, KeyMeta, KeyRef, Labels, Prefix, PrefixGrant, Principal,
+    Revision, Timestamp, Version, VersionId, VersionState, Versions,
+};
+use claviger_ports::{DigestDelta, LogCheckpoint};
+use std::sync::Arc;
+
+type Result<T> = std::result::Result<T, Malformation>;
+
+/// A value with canonical bytes.
+pub(crate) trait Canonical: Sized {
+    /// The first byte.
+    const FORMAT: u8;
+
+    /// Appends everything after the format byte.
+    fn write(&self, out: &mut Writer);
+
+    /// Reads what [`Canonical::write`] wrote.
+    fn read(from: &mut Reader<'_>) -> Result<Self>;
+
+    /// The canonical bytes.
+    fn encode(&self) -> Box<[u8]> {
+        let mut out = Writer(Vec::with_capacity(256));
+        out.byte(Self::FORMAT);
+        self.write(&mut out);
+        out.0.into_boxed_slice()
+    }
+
+    /// The value of canonical bytes.
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut from = Reader(bytes);
+        match from.byte()? {
+            format if format == Self::FORMAT => {}
+            other => return Err(Malformation::Format(other)),
+        }
+        let value = Self::read(&mut from)?;
+        if from.0.is_empty() { Ok(value) } else { Err(Malformation::Trailing) }
+    }
+}
+
+impl Canonical for KeyMeta {
+    const FORMAT: u8 = 1;
+
+    fn write(&self, out: &mut Writer) {
+        // Destructured: a new field that is not authenticated would be a hole.
+        let Self { id, incarnation, generation, kind, acl, versions, separate_duties, max_lifetime, description, labels, created } = self;
+        out.text(id.as_str());
+        out.fixed(incarnation.0);
+        out.number(generation.0);
+        out.byte(kind.code());
+        out.flags([*separate_duties, max_lifetime.is_some()]);
+        if let Some(seconds) = max_lifetime {
+            out.number(u64::from(*seconds));
+        }
+        out.text(description);
+        out.created(created);
+        out.labels(labels);
+        out.acl(acl);
+        out.versions(versions);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self> {
+        let id = from.key_id()?;
+        let incarnation = Incarnation(from.fixed()?);
+        let generation = Generation(from.number()?);
+        let kind = from.byte()?;
+        let kind = KeyKind::from_code(kind).ok_or(Malformation::Code { field: "kind", code: kind.into() })?;
+        let [separate_duties, has_lifetime] = from.flags()?;
+        let max_lifetime = if has_lifetime { Some(from.number_u32("max_lifetime")?) } else { None };
+        let description = from.text()?.into();
+        let created = from.created()?;
+        let labels = from.labels()?;
+        let acl = from.acl()?;
+        let versions = from.versions()?;
+        Ok(Self { id, incarnation, generation, kind, acl, versions, separate_duties, max_lifetime, description, labels, created })
+    }
+}
+
+impl Canonical for PrefixGrant {
+    const FORMAT: u8 = 1;
+
+    fn write(&self, out: &mut Writer) {
+        let Self { prefix, acl, any_user_creates, generation } = self;
+        out.text(prefix.as_str());
+        out.number(generation.0);
+        out.flags([*any_user_creates]);
+        out.acl(acl);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self> {
+        let prefix = Prefix::parse(from.text()?)?;
+        let generation = Generation(from.number()?);
+        let [any_user_creates] = from.flags()?;
+        Ok(Self { prefix, acl: from.acl()?, any_user_creates, generation })
+    }
+}
+
+impl Canonical for Tombstone {
+    const FORMAT: u8 = 1;
+
+    fn write(&self, out: &mut Writer) {
+        let Self { key: KeyRef { id, incarnation }, acl, deleted } = self;
+        out.text(id.as_str());
+        out.fixed(incarnation.0);
+        out.created(deleted);
+        out.acl(acl);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self> {
+        let key = KeyRef { id: from.key_id()?, incarnation: Incarnation(from.fixed()?) };
+        let deleted = from.created()?;
+        Ok(Self { key, acl: from.acl()?, deleted })
+    }
+}
+
+impl Canonical for Head {
+    const FORMAT: u8 = 1;
+
+    fn write(&self, out: &mut Writer) {
+        let Self { revision: Revision { epoch, number }, commit_id, digest, checkpoint } = self;
+        out.0.extend_from_slice(&epoch.to_be_bytes());
+        out.fixed(*number);
+        out.0.extend_from_slice(commit_id);
+        out.0.extend_from_slice(&digest.0);
+        out.flags([checkpoint.is_some()]);
+        if let Some(LogCheckpoint { size, root }) = checkpoint {
+            out.fixed(*size);
+            out.0.extend_from_slice(root);
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self> {
+        let revision = Revision { epoch: u32::from_be_bytes(from.array()?), number: from.fixed()? };
+        let commit_id = from.array()?;
+        let digest = DigestDelta(from.array()?);
+        let [has_checkpoint] = from.flags()?;
+        let checkpoint = match has_checkpoint {
+            true => Some(LogCheckpoint { size: from.fixed()?, root: from.array()? }),
+            false => None,
+        };
+        Ok(Self { revision, commit_id, digest, checkpoint })
+    }
+}
+
+/// Appends parts of values.
+pub(crate) struct Writer(Vec<u8>);
+
+impl Writer {
+    fn byte(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+
+    fn fixed(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_be_bytes());
+    }
+
+    fn time(&mut self, Timestamp(nanoseconds): Timestamp) {
+        self.0.extend_from_slice(&nanoseconds.to_be_bytes());
+    }
+
+    fn number(&mut self, mut number: u64) {
+        while number > 0x7f {
+            self.byte(number.to_le_bytes()[0] | 0x80);
+            number >>= 7;
+        }
+        self.byte(number.to_le_bytes()[0]);
+    }
+
+    fn count(&mut self, count: usize) {
+        self.number(count as u64);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.count(text.len());
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn flags<const N: usize>(&mut self, flags: [bool; N]) {
+        self.byte(flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag)));
+    }
+
+    fn created(&mut self, Created { at, by }: &Created) {
+        self.time(*at);
+        self.text(by);
+    }
+
+    fn labels(&mut self, labels: &Labels) {
+        self.count(labels.len());
+        for (name, value) in labels.iter() {
+            self.text(name);
+            self.text(value);
+        }
+    }
+
+    fn acl(&mut self, acl: &Acl) {
+        self.count(acl.grants().len());
+        for Grant { principal, capabilities } in acl.grants() {
+            self.byte(principal_code(principal));
+            self.text(principal.id());
+            self.0.extend_from_slice(&capabilities.bits().to_be_bytes());
+        }
+    }
+
+    fn versions(&mut self, versions: &Versions) {
+        self.count(versions.len());
+        for Version { id, state, created, expires } in versions.iter() {
+            self.fixed(id.get());
+            self.byte(state_code(*state) | if expires.is_some() { EXPIRES } else { 0 });
+            self.time(*created);
+            if let Some(expires) = expires {
+                self.time(*expires);
+            }
+        }
+    }
+}
+
+/// In a version's state byte: a time of expiry follows.
+const EXPIRES: u8 = 0x80;
+
+fn state_code(state: VersionState) -> u8 {
+    match state {
+        VersionState::Primary => 1,
+        VersionState::Active => 2,
+        VersionState::Inactive => 3,
+        VersionState::Destroyed => 4,
+    }
+}
+
+fn state_of(code: u8) -> Result<VersionState> {
+    match code {
+        1 => Ok(VersionState::Primary),
+        2 => Ok(VersionState::Active),
+        3 => Ok(VersionState::Inactive),
+        4 => Ok(VersionState::Destroyed),
+        _ => Err(Malformation::Code { field: "state", code: code.into() }),
+    }
+}
+
+fn principal_code(principal: &Principal) -> u8 {
+    match principal {
+        Principal::User(_) => 1,
+        Principal::UserGroup(_) => 2,
+        Principal::Machine(_) => 3,
+        Principal::MachinePrefix(_) => 4,
+        Principal::Service(_) => 5,
+        Principal::ServicePrefix(_) => 6,
+    }
+}
+
+fn principal_of(code: u8, id: &str) -> Result<Principal> {
+    let id = Arc::from(id);
+    match code {
+        1 => Ok(Principal::User(id)),
+        2 => Ok(Principal::UserGroup(id)),
+        3 => Ok(Principal::Machine(id)),
+        4 => Ok(Principal::MachinePrefix(id)),
+        5 => Ok(Principal::Service(id)),
+        6 => Ok(Principal::ServicePrefix(id)),
+        _ => Err(Malformation::Code { field: "principal", code: code.into() }),
+    }
+}
+
+/// Takes parts of values off the front.
+pub(crate) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk().ok_or(Malformation::Truncated)?;
+        self.0 = rest;
+        Ok(*first)
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        let [byte] = self.array()?;
+        Ok(byte)
+    }
+
+    fn fixed(&mut self) -> Result<u64> {
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+
+    fn time(&mut self) -> Result<Timestamp> {
+        Ok(Timestamp(i64::from_be_bytes(self.array()?)))
+    }
+
+    fn number(&mut self) -> Result<u64> {
+        let mut number = 0u64;
+        for place in 0..10 {
+            let byte = self.byte()?;
+            let is_last = byte < 0x80;
+            let ends_in_zero = is_last && byte == 0 && place > 0;
+            let overflows = place == 9 && byte > 1;
+            if ends_in_zero || overflows {
+                return Err(Malformation::NotShortest);
+            }
+            number |= u64::from(byte & 0x7f) << (7 * place);
+            if is_last {
+                return Ok(number);
+            }
+        }
+        Err(Malformation::NotShortest)
+    }
+
+    fn number_u32(&mut self, field: &'static str) -> Result<u32> {
+        let number = self.number()?;
+        u32::try_from(number).map_err(|_| Malformation::Code { field, code: number })
+    }
+
+    /// A count of things that take at least `least` bytes each: one that cannot be true reserves no memory.
+    fn count(&mut self, least: usize) -> Result<usize> {
+        let count = self.number()?;
+        match usize::try_from(count) {
+            Ok(count) if count <= self.0.len() / least => Ok(count),
+            _ => Err(Malformation::Truncated),
+        }
+    }
+
+    fn text(&mut self) -> Result<&'a str> {
+        let len = self.count(1)?;
+        let (text, rest) = self.0.split_at_checked(len).ok_or(Malformation::Truncated)?;
+        self.0 = rest;
+        std::str::from_utf8(text).map_err(|_| Malformation::NotUtf8)
+    }
+
+    fn flags<const N: usize>(&mut self) -> Result<[bool; N]> {
+        let bits = self.byte()?;
+        if bits >> N != 0 {
+            return Err(Malformation::Code { field: "flags", code: bits.into() });
+        }
+        Ok(std::array::from_fn(|i| bits >> i & 1 == 1))
+    }
+
+    fn key_id(&mut self) -> Result<KeyId> {
+        Ok(KeyId::parse(self.text()?)?)
+    }
+
+    fn created(&mut self) -> Result<Created> {
+        Ok(Created { at: self.time()?, by: self.text()?.into() })
+    }
+
+    fn labels(&mut self) -> Result<Labels> {
+        let count = self.count(2)?;
+        let mut all: Vec<(String, String)> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (name, value) = (self.text()?, self.text()?);
+            if all.last().is_some_and(|(before, _)| before.as_str() >= name) {
+                return Err(Malformation::LabelOrder);
+            }
+            all.push((name.to_owned(), value.to_owned()));
+        }
+        Ok(Labels::new(all)?)
+    }
+
+    fn acl(&mut self) -> Result<Acl> {
+        let count = self.count(4)?;
+        let mut grants = Vec::with_capacity(count);
+        for _ in 0..count {
+            let code = self.byte()?;
+            let principal = principal_of(code, self.text()?)?;
+            let bits = u16::from_be_bytes(self.array()?);
+            let capabilities = Capabilities::from_bits(bits).ok_or(Malformation::Code { field: "capabilities", code: bits.into() })?;
+            grants.push(Grant { principal, capabilities });
+        }
+        Ok(Acl::new(grants)?)
+    }
+
+    fn versions(&mut self) -> Result<Versions> {
+        let count = self.count(17)?;
+        let mut all = Vec::with_capacity(count);
+        for _ in 0..count {
+            all.push(self.version()?);
+        }
+        Ok(Versions::new(all)?)
+    }
+
+    fn version(&mut self) -> Result<Version> {
+        let raw = self.fixed()?;
+        let id = VersionId::new(raw).ok_or(Malformation::Code { field: "version id", code: raw })?;
+        let code = self.byte()?;
+        let state = state_of(code & !EXPIRES)?;
+        let created = self.time()?;
+        let expires = if code & EXPIRES == 0 { None } else { Some(self.time()?) };
+        Ok(Version { id, state, created, expires })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::golden::key_meta;
+    use claviger_domain::Capability;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn any_id() -> impl Strategy<Value = KeyId> {
+        let alphabet: Vec<char> = ('a'..='z').chain('0'..='9').chain(['_', ':', '.', 'A']).collect();
+        let segment = prop::collection::vec(prop::sample::select(alphabet), 1..9).prop_map(String::from_iter);
+        prop::collection::vec(segment, 1..4).prop_filter_map("an id", |s| KeyId::parse(&s.join("/")).ok())
+    }
+
+    fn any_text() -> impl Strategy<Value = String> {
+        prop::collection::vec(any::<char>(), 0..20).prop_map(String::from_iter)
+    }
+
+    fn any_principal() -> impl Strategy<Value = Principal> {
+        (1u8..=6, any_text()).prop_map(|(code, id)| principal_of(code, &id).unwrap())
+    }
+
+    fn any_acl() -> impl Strategy<Value = Acl> {
+        prop::collection::vec((any_principal(), 1u16..0x200), 0..6).prop_map(|entries| {
+            entries.into_iter().fold(Acl::default(), |acl, (p, bits)| acl.set(p, Capabilities::from_bits(bits).unwrap()))
+        })
+    }
+
+    fn any_versions() -> impl Strategy<Value = Versions> {
+        let one = (1..=i64::MAX as u64, 2u8..=4, any::<i64>(), any::<Option<i64>>());
+        (prop::collection::vec(one, 1..6), any::<prop::sample::Index>()).prop_filter_map("unique ids", |(all, primary)| {
+            let primary = primary.index(all.len());
+            let version = |(i, (id, state, created, expires)): (usize, (u64, u8, i64, Option<i64>))| Version {
+                id: VersionId::new(id).unwrap(),
+                state: if i == primary { VersionState::Primary } else { state_of(state).unwrap() },
+                created: Timestamp(created),
+                expires: expires.map(Timestamp),
+            };
+            Versions::new(all.into_iter().enumerate().map(version).collect()).ok()
+        })
+    }
+
+    fn any_labels() -> impl Strategy<Value = Labels> {
+        let label = (prop::sample::select(vec!["a", "team", "b/c", "x.y", "z-1"]), prop::sample::select(vec!["", "v", "ä"]));
+        prop::collection::vec(label, 0..6).prop_map(|all| Labels::new(all.into_iter().map(|(k, v)| (k.into(), v.into()))).unwrap())
+    }
+
+    fn any_created() -> impl Strategy<Value = Created> {
+        (any::<i64>(), any_text()).prop_map(|(at, by)| Created { at: Timestamp(at), by: by.into() })
+    }
+
+    pub(crate) fn any_meta() -> impl Strategy<Value = KeyMeta> {
+        let names = (any_id(), any::<u64>(), any::<u64>(), any::<bool>(), any::<Option<u32>>());
+        (names, any_acl(), any_versions(), any_text(), any_labels(), any_created()).prop_map(
+            |((id, incarnation, generation, separate_duties, max_lifetime), acl, versions, description, labels, created)| KeyMeta {
+                id,
+                incarnation: Incarnation(incarnation),
+                generation: Generation(generation),
+                kind: KeyKind::Secret,
+                acl,
+                versions,
+                separate_duties,
+                max_lifetime,
+                description: description.into(),
+                labels,
+                created,
+            },
+        )
+    }
+
+    pub(crate) fn any_grant() -> impl Strategy<Value = PrefixGrant> {
+        (prop::option::of(any_id()), any_acl(), any::<bool>(), any::<u64>()).prop_map(|(id, acl, any_user_creates, generation)| {
+            let prefix = id.map_or(String::new(), |id| format!("{id}/"));
+            PrefixGrant { prefix: Prefix::parse(&prefix).unwrap(), acl, any_user_creates, generation: Generation(generation) }
+        })
+    }
+
+    pub(crate) fn any_tombstone() -> impl Strategy<Value = Tombstone> {
+        (any_id(), any::<u64>(), any_acl(), any_created()).prop_map(|(id, n, acl, deleted)| Tombstone {
+            key: KeyRef { id, incarnation: Incarnation(n) },
+            acl,
+            deleted,
+        })
+    }
+
+    #[test]
+    fn numbers_have_one_form() {
+        for number in [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, u64::MAX >> 1, u64::MAX] {
+            let mut out = Writer(Vec::new());
+            out.number(number);
+            assert_eq!(Reader(&out.0).number(), Ok(number));
+        }
+        for bad in [&[0x80, 0][..], &[0xff, 0x80, 0], &[0xff; 10], &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2]] {
+            assert_eq!(Reader(bad).number(), Err(Malformation::NotShortest), "{bad:?}");
+        }
+        assert_eq!(Reader(&[0x80]).number(), Err(Malformation::Truncated));
+    }
+
+    #[test]
+    fn what_encoding_would_not_have_made_is_refused() {
+        let labels = |all: &[(&str, &str)]| {
+            let mut out = Writer(Vec::new());
+            out.count(all.len());
+            all.iter().for_each(|(k, v)| {
+                out.text(k);
+                out.text(v);
+            });
+            Reader(&out.0).labels().err()
+        };
+        assert_eq!(labels(&[("a", "1"), ("b", "2")]), None);
+        assert_eq!(labels(&[("b", "1"), ("a", "2")]), Some(Malformation::LabelOrder));
+        assert_eq!(labels(&[("a", "1"), ("a", "2")]), Some(Malformation::LabelOrder));
+        assert!(matches!(labels(&[("A", "1")]), Some(Malformation::Meta(_))));
+        assert_eq!(Reader(&[4]).flags::<2>(), Err(Malformation::Code { field: "flags", code: 4 }));
+        assert_eq!(Reader(&[1, 7, 0, 0, 1]).acl().err(), Some(Malformation::Code { field: "principal", code: 7 }));
+        assert!(matches!(Reader(&[1, 1, 0, 0, 0]).acl(), Err(Malformation::Acl(_))));
+        assert_eq!(Reader(&[1, 1, 0, 2, 0]).acl(), Err(Malformation::Code { field: "capabilities", code: 0x200 }));
+        assert!(matches!(Reader(&[0]).versions(), Err(Malformation::Versions(_))));
+        assert_eq!(Reader(&[1, 0xff]).text(), Err(Malformation::NotUtf8));
+    }
+
+    #[test]
+    fn a_count_that_cannot_be_true_reserves_no_memory() {
+        let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+        assert_eq!(Reader(&huge).acl(), Err(Malformation::Truncated));
+        assert_eq!(Reader(&huge).labels(), Err(Malformation::Truncated));
+        assert_eq!(Reader(&huge).versions().err(), Some(Malformation::Truncated));
+        assert_eq!(Reader(&huge).text(), Err(Malformation::Truncated));
+    }
+
+    #[test]
+    fn every_field_of_a_key_is_in_its_bytes() {
+        let one = key_meta("a", 1);
+        let all: Vec<KeyMeta> = vec![
+            one.clone(),
+            KeyMeta { id: KeyId::parse("b").unwrap(), ..one.clone() },
+            KeyMeta { incarnation: Incarnation(2), ..one.clone() },
+            KeyMeta { generation: Generation(77), ..one.clone() },
+            KeyMeta { acl: Acl::default(), ..one.clone() },
+            KeyMeta { acl: one.acl.clone().set(Principal::Machine("z".into()), Capabilities::of([Capability::List])), ..one.clone() },
+            KeyMeta { versions: one.versions.add(VersionId::new(99).unwrap(), Timestamp(9), None).unwrap(), ..one.clone() },
+            KeyMeta { separate_duties: !one.separate_duties, ..one.clone() },
+            KeyMeta { max_lifetime: None, ..one.clone() },
+            KeyMeta { max_lifetime: Some(1), ..one.clone() },
+            KeyMeta { description: "other".into(), ..one.clone() },
+            KeyMeta { labels: Labels::default(), ..one.clone() },
+            KeyMeta { created: Created { at: Timestamp(0), by: one.created.by.clone() }, ..one.clone() },
+            KeyMeta { created: Created { at: one.created.at, by: "eve".into() }, ..one },
+        ];
+        let distinct: BTreeSet<_> = all.iter().map(Canonical::encode).collect();
+        assert_eq!(distinct.len(), all.len());
+    }
+
+    #[test]
+    fn codes_are_distinct_and_read_back() {
+        let states = [VersionState::Primary, VersionState::Active, VersionState::Inactive, VersionState::Destroyed];
+        assert!(states.iter().all(|s| state_of(state_code(*s)) == Ok(*s)));
+        let types: BTreeMap<u8, &str> = (1..=6).map(|code| (code, principal_of(code, "x").unwrap().type_name())).collect();
+        assert_eq!(types.values().collect::<BTreeSet<_>>().len(), 6);
+        assert!((1..=6).all(|code| principal_code(&principal_of(code, "x").unwrap()) == code));
+    }
+
+    fn check<T: Canonical + PartialEq + std::fmt::Debug>(value: &T) {
+        let bytes = value.encode();
+        assert_eq!(T::decode(&bytes).as_ref(), Ok(value));
+        for len in 0..bytes.len() {
+            assert!(T::decode(&bytes[..len]).is_err(), "cut at {len}");
+        }
+        assert_eq!(T::decode(&[&bytes[..], &[0]].concat()), Err(Malformation::Trailing));
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_has_one_encoding(meta in any_meta(), grant in any_grant(), tombstone in any_tombstone()) {
+            check(&meta);
+            check(&grant);
+            check(&tombstone);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Entry points for fuzzers: each takes arbitrary bytes and panics when a decoder breaks its promise. They also run as
+//! property tests.
+
+use crate::canonical::Canonical;
+use crate::file_root;
+use crate::once::Header;
+use crate::{Head, Tombstone};
+use claviger_domain::{KeyMeta, PrefixGrant};
+use std::path::Path;
+
+/// A key's metadata: what decodes encodes to the same bytes.
+pub fn key_meta(bytes: &[u8]) {
+    is_canonical::<KeyMeta>(bytes);
+}
+
+/// A prefix grant, likewise.
+pub fn prefix_grant(bytes: &[u8]) {
+    is_canonical::<PrefixGrant>(bytes);
+}
+
+/// A tombstone, likewise.
+pub fn tombstone(bytes: &[u8]) {
+    is_canonical::<Tombstone>(bytes);
+}
+
+/// A head's plaintext, likewise.
+pub fn head(bytes: &[u8]) {
+    is_canonical::<Head>(bytes);
+}
+
+/// The clear part of what a barrier key has sealed: what splits joins to the same bytes.
+pub fn header(bytes: &[u8]) {
+    if let Ok((header, rest)) = Header::split(bytes) {
+        assert_eq!([&header.bytes()[..], rest].concat(), bytes, "a header has one form");
+    }
+}
+
+/// The file of the local root: what reads is the line that would be written.
+pub fn root_file(bytes: &[u8]) {
+    if let Ok(key) = file_root::parse(Path::new("root.key"), bytes) {
+        assert_eq!(file_root::render(&key).as_bytes(), bytes, "a root key's file has one form");
+    }
+}
+
+fn is_canonical<T: Canonical>(bytes: &[u8]) {
+    if let Ok(value) = T::decode(bytes) {
+        assert_eq!(&*value.encode(), bytes, "only canonical bytes decode");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canonical::tests::{any_grant, any_meta, any_tombstone};
+    use proptest::prelude::*;
+
+    /// Good bytes with a few changes get further into a decoder than random ones.
+    fn mutate(mut bytes: Vec<u8>, changes: &[(prop::sample::Index, u8)]) -> Vec<u8> {
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = *value;
+        }
+        bytes
+    }
+
+    fn changes() -> impl Strategy<Value = Vec<(prop::sample::Index, u8)>> {
+        prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_break_a_decoder(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let with_format = [&[1], &bytes[..]].concat();
+            for target in [key_meta, prefix_grant, tombstone, head, header, root_file] {
+                target(&bytes);
+                target(&with_format);
+            }
+        }
+
+        #[test]
+        fn nearly_good_bytes_never_break_a_decoder(
+            meta in any_meta(), grant in any_grant(), stone in any_tombstone(), key: [u8; 32], changes in changes(),
+        ) {
+            key_meta(&mutate(meta.encode().into(), &changes));
+            prefix_grant(&mutate(grant.encode().into(), &changes));
+            tombstone(&mutate(stone.encode().into(), &changes));
+            head(&mutate(crate::golden::head().encode().into(), &changes));
+            root_file(&mutate(file_root::render(&key).as_bytes().to_vec(), &changes));
+        }
+    }
+}
