@@ -1,0 +1,256 @@
+//! One audit record as JSON. The bytes are what the log hashes, so this form never changes for records already written.
+//!
+//! Written by hand because it runs for every request; it never sees key data, since a [`Record`] has none ▲.
+
+use claviger_domain::audit::{Record, Subject};
+use claviger_domain::{Acl, Caller, Identity, Timestamp};
+use std::io::Write;
+
+/// Encodes a record as one JSON object without a line break.
+#[must_use]
+pub fn encode(record: &Record<'_>) -> Vec<u8> {
+    let Record { at, request_id, caller, address, surface, action, subjects, outcome, reason, revision, rights } = record;
+    let mut out = Json(Vec::with_capacity(384));
+    out.raw(r#"{"time":""#);
+    out.time(*at);
+    out.raw(r#"","request":""#);
+    out.hex128(request_id.0);
+    out.raw(r#"","who":"#);
+    out.who(*caller);
+    if let Some(reason) = caller.and_then(Caller::system_reason) {
+        out.raw(r#","system":"#);
+        out.string(reason);
+    }
+    if let Some(address) = address {
+        out.raw(r#","address":""#);
+        out.display(address);
+        out.raw("\"");
+    }
+    out.raw(r#","surface":"#);
+    out.string(surface);
+    out.raw(r#","action":""#);
+    out.raw(action.name());
+    out.raw(r#"","keys":"#);
+    out.list(subjects.iter(), Json::subject);
+    out.raw(r#","outcome":""#);
+    out.raw(outcome.name());
+    out.raw("\"");
+    if !reason.is_empty() {
+        out.raw(r#","reason":"#);
+        out.string(reason);
+    }
+    if let Some(revision) = revision {
+        out.raw(r#","revision":""#);
+        out.display(revision);
+        out.raw("\"");
+    }
+    if let Some(change) = rights {
+        out.raw(r#","rights":{"old":"#);
+        out.acl(change.old);
+        out.raw(r#","new":"#);
+        out.acl(change.new);
+        out.raw("}");
+    }
+    out.raw("}");
+    out.0
+}
+
+/// A JSON text being written.
+struct Json(Vec<u8>);
+
+impl Json {
+    fn raw(&mut self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn display(&mut self, value: &impl std::fmt::Display) {
+        // Writing to a vector cannot fail.
+        let _ = write!(self.0, "{value}");
+    }
+
+    fn string(&mut self, text: &str) {
+        self.0.push(b'"');
+        let bytes = text.as_bytes();
+        let mut from = 0;
+        for (i, byte) in bytes.iter().enumerate() {
+            if !matches!(byte, b'"' | b'\\' | 0..=0x1f | 0x7f) {
+                continue;
+            }
+            self.0.extend_from_slice(&bytes[from..i]);
+            let _ = write!(self.0, "\\u{byte:04x}");
+            from = i + 1;
+        }
+        self.0.extend_from_slice(&bytes[from..]);
+        self.0.push(b'"');
+    }
+
+    fn hex128(&mut self, value: u128) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digits = (0..32).rev().map(|i| DIGITS[(value >> (4 * i)) as usize & 15]);
+        self.0.extend(digits);
+    }
+
+    fn list<T>(&mut self, items: impl Iterator<Item = T>, mut one: impl FnMut(&mut Self, T)) {
+        self.0.push(b'[');
+        for (i, item) in items.enumerate() {
+            if i > 0 {
+                self.0.push(b',');
+            }
+            one(self, item);
+        }
+        self.0.push(b']');
+    }
+
+    fn who(&mut self, caller: Option<&Caller>) {
+        let proven = caller.map(Caller::proven).unwrap_or_default();
+        self.list(proven.iter(), |out, p| {
+            out.raw(r#"{"type":""#);
+            out.raw(p.identity.type_name());
+            out.raw(r#"","id":"#);
+            out.string(p.identity.id());
+            if let Identity::User { groups, .. } = &p.identity
+                && !groups.is_empty()
+            {
+                out.raw(r#","groups":"#);
+                out.list(groups.iter(), |out, g| out.string(g));
+            }
+            out.raw(r#","how":"#);
+            out.string(p.method);
+            out.raw("}");
+        });
+    }
+
+    fn subject(&mut self, subject: &Subject<'_>) {
+        self.raw(r#"{"id":"#);
+        self.string(subject.key);
+        self.raw(r#","versions":"#);
+        self.list(subject.versions.iter(), |out, v| {
+            out.0.push(b'"');
+            out.number(v.get());
+            out.0.push(b'"');
+        });
+        self.raw("}");
+    }
+
+    fn acl(&mut self, acl: &Acl) {
+        self.list(acl.grants().iter(), |out, g| {
+            out.raw(r#"{"principal":"#);
+            out.string(&g.principal.to_string());
+            out.raw(r#","may":""#);
+            out.display(&g.capabilities);
+            out.raw(r#""}"#);
+        });
+    }
+
+    fn number(&mut self, mut n: u64) {
+        let mut digits = [0u8; 20];
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (n % 10) as u8;
+            n /= 10;
+            if n == 0 {
+                break;
+            }
+        }
+        self.0.extend_from_slice(&digits[at..]);
+    }
+
+    fn padded(&mut self, n: u32, width: usize) {
+        let mut digits = [b'0'; 10];
+        let mut rest = n;
+        for slot in digits[..width].iter_mut().rev() {
+            *slot = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        self.0.extend_from_slice(&digits[..width]);
+    }
+
+    /// RFC 3339 in UTC with nine digits of a second, so that texts order as times do.
+    fn time(&mut self, at: Timestamp) {
+        let seconds = at.0.div_euclid(1_000_000_000);
+        let nanos = at.0.rem_euclid(1_000_000_000);
+        let (year, month, day) = civil(seconds.div_euclid(86_400));
+        let of_day = seconds.rem_euclid(86_400);
+        let small = |n: i64| u32::try_from(n).unwrap_or(0);
+        for (n, width, after) in [
+            (small(year), 4, b'-'),
+            (month, 2, b'-'),
+            (day, 2, b'T'),
+            (small(of_day / 3600), 2, b':'),
+            (small(of_day / 60 % 60), 2, b':'),
+            (small(of_day % 60), 2, b'.'),
+            (small(nanos), 9, b'Z'),
+        ] {
+            self.padded(n, width);
+            self.0.push(after);
+        }
+    }
+}
+
+/// Year, month and day of a day number counted from 1970-01-01: the proleptic Gregorian calendar in 400-year eras that
+/// begin on 1 March, so that the leap day is an era year's last.
+fn civil(days: i64) -> (i64, u32, u32) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, u32::try_from(month).unwrap_or(1), u32::try_from(day).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use claviger_domain::audit::{Action, Outcome, RightsChange};
+    use claviger_domain::{Preset, Proven, RequestId, Revision, VersionId};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_record_is_one_json_object_with_everything_in_it() {
+        let identity = Identity::User { name: "al\"ice\n".into(), groups: Arc::from([Arc::from("ops")]) };
+        let caller = Caller::new(Arc::from([Proven { identity, method: "token" }]), RequestId(0xab), Some("::1".parse().unwrap())).unwrap();
+        let versions = [VersionId::new(9_000_000_000_000_000_001).unwrap()];
+        let new = Acl::default().set("user:bob".parse().unwrap(), Preset::Read.capabilities());
+        let record = Record {
+            at: Timestamp(1_795_344_987_385_876_162),
+            request_id: caller.request_id,
+            caller: Some(&caller),
+            address: caller.address,
+            surface: "knox",
+            action: Action::ChangeRights,
+            subjects: &[Subject { key: "svc:db", versions: &versions }],
+            outcome: Outcome::Ok,
+            reason: "",
+            revision: Some(Revision { epoch: 1, number: 7 }),
+            rights: Some(RightsChange { old: &Acl::default(), new: &new }),
+        };
+        let text = String::from_utf8(encode(&record)).unwrap();
+        let expected = concat!(
+            r#"{"time":"2026-11-22T10:56:27.385876162Z","request":"000000000000000000000000000000ab","#,
+            r#""who":[{"type":"user","id":"al\u0022ice\u000a","groups":["ops"],"how":"token"}],"address":"::1","surface":"knox","#,
+            r#""action":"change_rights","keys":[{"id":"svc:db","versions":["9000000000000000001"]}],"outcome":"ok","revision":"1.7","#,
+            r#""rights":{"old":[],"new":[{"principal":"user:bob","may":"list,read,encrypt,decrypt,sign,verify"}]}}"#
+        );
+        assert_eq!(text, expected);
+        assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+    }
+
+    #[test]
+    fn times_are_calendar_times() {
+        let time = |t: i64| {
+            let mut out = Json(Vec::new());
+            out.time(Timestamp(t));
+            String::from_utf8(out.0).unwrap()
+        };
+        assert_eq!(time(0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(time(951_782_400_000_000_000), "2000-02-29T00:00:00.000000000Z");
+        assert_eq!(time(4_107_542_399_999_999_999), "2100-02-28T23:59:59.999999999Z");
+        assert_eq!(time(-1), "1969-12-31T23:59:59.999999999Z");
+    }
+}

@@ -1,0 +1,583 @@
+//! The one thread that writes entries: takes all that waits, writes it as one frame, syncs, answers.
+//!
+//! Its states are few: it has an open part or none. Any failed write or sync abandons the part for
+//! good. After a failed `fdatasync` the kernel may have dropped the very pages it could not write and
+//! still show them as clean, so nothing in that file past the last successful sync is believed or
+//! overwritten; whatever is not known to be durable is written again into a new part, which begins at
+//! the first such entry and thereby cuts the old one off.
+
+use crate::disk::Disk;
+use crate::error::AuditError;
+use crate::frame::{FRAME_HEADER, PART_HEADER, PartHeader, SEGMENT, SEGMENT_HEIGHT, body_prefix, seal};
+use crate::housekeeper::Job;
+use crate::layout::part_name;
+use crate::log::{Batch, Durability, LogConfig, Shared};
+use crate::merkle::{Frontier, Hash, sha256};
+use crate::note::Checkpoint;
+use crate::recover::Recovered;
+use crate::wake::Group;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// Zeros behind the header of a part that was not prepared ahead.
+const FIRST_REGION: u64 = 1 << 20;
+/// By how much a part grows when its zeros are used up; doubles each time.
+const GROW: (u64, u64) = (256 << 10, 4 << 20);
+/// Largest file that is prepared ahead.
+const MAX_SPARE: u64 = 256 << 20;
+/// First and longest pause between attempts while the log cannot be written.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// A buffer that grew beyond this in one burst is not kept.
+const KEEP_BUFFER: usize = 4 << 20;
+
+/// The log's tree with the current segment apart.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentedTree {
+    base: Frontier,
+    segment: Frontier,
+    pub(crate) leaves: Vec<Hash>,
+}
+
+impl SegmentedTree {
+    pub(crate) fn push_segment(&mut self, root: Hash) {
+        self.base.push_subtree(SEGMENT_HEIGHT, root);
+    }
+
+    pub(crate) fn push(&mut self, leaf: Hash) {
+        self.segment.push(leaf);
+        self.leaves.push(leaf);
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.base.size() + self.segment.size()
+    }
+
+    pub(crate) fn root(&self) -> Hash {
+        self.base.root_with(&self.segment)
+    }
+
+    /// The root of the first `size` entries, if that is not before the current segment.
+    pub(crate) fn root_at(&self, size: u64) -> Option<Hash> {
+        let within = size.checked_sub(self.base.size())? as usize;
+        let mut cut = Frontier::default();
+        self.leaves.get(..within)?.iter().for_each(|leaf| cut.push(*leaf));
+        Some(self.base.root_with(&cut))
+    }
+
+    /// Closes a full segment: its number, root and leaves.
+    fn finish(&mut self) -> (u64, Hash, Vec<Hash>) {
+        let number = self.base.size() / SEGMENT;
+        let root = self.segment.root();
+        self.push_segment(root);
+        self.segment = Frontier::default();
+        (number, root, std::mem::take(&mut self.leaves))
+    }
+}
+
+/// The part that is being written.
+#[derive(Debug)]
+pub(crate) struct OpenPart {
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
+    pub(crate) header: PartHeader,
+    /// Index into the log's folders.
+    pub(crate) dir: usize,
+    /// Where the next frame goes.
+    pub(crate) offset: u64,
+    /// Up to here the file is filled (with frames, then zeros): writing there changes no metadata.
+    pub(crate) ready: u64,
+    pub(crate) grow: u64,
+}
+
+/// A frame that is not known to be durable, or not yet in the tree.
+struct Pending {
+    bytes: Vec<u8>,
+    leaves: Vec<Hash>,
+    first: u64,
+}
+
+impl Pending {
+    fn end(&self) -> u64 {
+        self.first + self.leaves.len() as u64
+    }
+
+    /// Takes off what exceeds `room` entries.
+    fn split(&mut self, room: u64) -> Option<Self> {
+        if self.leaves.len() as u64 <= room {
+            return None;
+        }
+        let kept = FRAME_HEADER + body_prefix(&self.bytes[FRAME_HEADER..], room as usize);
+        let mut bytes = vec![0; FRAME_HEADER];
+        bytes.extend_from_slice(&self.bytes[kept..]);
+        self.bytes.truncate(kept);
+        let leaves = self.leaves.split_off(room as usize);
+        Some(Self { bytes, leaves, first: self.first + room })
+    }
+}
+
+/// Fails the group if the writer does not get to complete it.
+struct InFlight(Arc<Group>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.complete(Err(AuditError::Closed));
+    }
+}
+
+enum Work {
+    Commit(Batch),
+    /// Something is due by time.
+    Due,
+    Close,
+}
+
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    config: Arc<LogConfig>,
+    disk: Disk,
+    jobs: mpsc::Sender<Job>,
+    dirs: Vec<PathBuf>,
+    origin: Hash,
+    part: Option<OpenPart>,
+    next_sequence: u64,
+    tree: SegmentedTree,
+    /// Entries written, entries known to be durable.
+    size: u64,
+    synced: u64,
+    pending: Vec<Pending>,
+    unsynced_since: Option<Instant>,
+    checkpointed: u64,
+    last_checkpoint: Instant,
+    spare_asked: bool,
+    /// The main folder failed for another reason than space: it is not tried again before the next start.
+    main_broken: bool,
+    back_off: Duration,
+    spare_buffers: (Vec<u8>, Vec<Hash>),
+}
+
+impl Writer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        config: Arc<LogConfig>,
+        disk: Disk,
+        recovered: Recovered,
+        jobs: mpsc::Sender<Job>,
+        name: &str,
+    ) -> Self {
+        let Recovered { tree, part, next_sequence } = recovered;
+        let size = tree.size();
+        Self {
+            dirs: config.dirs(),
+            origin: sha256(name.as_bytes()),
+            part,
+            next_sequence,
+            tree,
+            size,
+            synced: size,
+            pending: Vec::new(),
+            unsynced_since: None,
+            checkpointed: size,
+            last_checkpoint: Instant::now(),
+            spare_asked: false,
+            main_broken: false,
+            back_off: BACK_OFF.0,
+            spare_buffers: Default::default(),
+            shared,
+            config,
+            disk,
+            jobs,
+        }
+    }
+
+    /// Makes sure that there is a part to write to.
+    pub(crate) fn begin(&mut self) -> Result<(), AuditError> {
+        if self.part.is_none() {
+            self.open_next_part().or_else(|error| self.fail_over(error))?;
+        }
+        let on_standby = self.part.as_ref().is_some_and(|part| part.dir > 0);
+        self.shared.on_standby.store(on_standby, Ordering::SeqCst);
+        Ok(())
+    }
+
+    pub(crate) fn run(mut self) {
+        let _closed = CloseOnExit(self.shared.clone());
+        loop {
+            match self.next_work() {
+                Work::Commit(batch) => self.commit(batch),
+                Work::Due => {}
+                Work::Close => break,
+            }
+            self.do_what_is_due();
+        }
+        self.close();
+    }
+
+    fn next_work(&mut self) -> Work {
+        let deadline = self.deadline();
+        let shared = self.shared.clone();
+        let mut queue = shared.queue.lock();
+        loop {
+            if !queue.batch.leaves.is_empty() {
+                let (bytes, leaves) = std::mem::take(&mut self.spare_buffers);
+                return Work::Commit(std::mem::replace(&mut queue.batch, Batch::new(bytes, leaves)));
+            }
+            if queue.closing {
+                return Work::Close;
+            }
+            queue.idle = true;
+            let timed_out = match deadline {
+                Some(deadline) => shared.work.wait_until(&mut queue, deadline).timed_out(),
+                None => {
+                    shared.work.wait(&mut queue);
+                    false
+                }
+            };
+            queue.idle = false;
+            if timed_out && queue.batch.leaves.is_empty() {
+                return Work::Due;
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let checkpoint = (self.size > self.checkpointed).then(|| self.last_checkpoint + self.config.checkpoint_interval);
+        let sync = match self.config.durability {
+            Durability::Interval(interval) => self.unsynced_since.map(|since| since + interval),
+            Durability::Fsync => None,
+        };
+        checkpoint.into_iter().chain(sync).min()
+    }
+
+    fn commit(&mut self, batch: Batch) {
+        let Batch { bytes, leaves, group } = batch;
+        let group = InFlight(group);
+        let (first, count, length) = (self.size, leaves.len() as u64, bytes.len() as u64);
+        let outcome = self.store_all(Pending { bytes, leaves, first });
+        let metrics = &self.shared.metrics;
+        if outcome.is_ok() {
+            metrics.appends.fetch_add(count, Ordering::Relaxed);
+            metrics.groups.fetch_add(1, Ordering::Relaxed);
+            metrics.bytes.fetch_add(length, Ordering::Relaxed);
+        } else {
+            metrics.refused.fetch_add(count, Ordering::Relaxed);
+        }
+        self.note_outcome(outcome.as_ref().err());
+        group.0.complete(outcome.map(|()| first));
+        self.absorb();
+    }
+
+    /// Writes a group, in two frames or more where it crosses a segment's end.
+    fn store_all(&mut self, frame: Pending) -> Result<(), AuditError> {
+        let mut rest = Some(frame);
+        while let Some(mut frame) = rest.take() {
+            self.finish_full_segment()?;
+            rest = frame.split(SEGMENT - self.size % SEGMENT);
+            self.store(frame)?;
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, frame: Pending) -> Result<(), AuditError> {
+        let end = frame.end();
+        self.pending.push(frame);
+        let outcome = self.write_last().or_else(|error| self.fail_over(error));
+        match outcome {
+            Ok(()) => self.size = end,
+            // It will be reported as failed, so it must not turn up later.
+            Err(_) => drop(self.pending.pop()),
+        }
+        self.shared.durable.store(self.synced, Ordering::Release);
+        outcome
+    }
+
+    fn write_last(&mut self) -> Result<(), AuditError> {
+        if self.part.is_none() {
+            self.open_next_part()?;
+        }
+        self.write_pending(self.pending.len() - 1)?;
+        let since = *self.unsynced_since.get_or_insert_with(Instant::now);
+        match self.config.durability {
+            Durability::Interval(interval) if since.elapsed() < interval => Ok(()),
+            _ => self.sync(),
+        }
+    }
+
+    /// Writes a pending frame at the end of the part.
+    fn write_pending(&mut self, at: usize) -> Result<(), AuditError> {
+        let Self { part: Some(part), pending, disk, shared, synced, .. } = self else {
+            return Err(AuditError::Closed);
+        };
+        let frame = &mut pending[at];
+        let end = part.offset + frame.bytes.len() as u64;
+        if end > part.ready {
+            let from = part.ready.max(part.offset);
+            match disk.zero(&part.file, &part.path, from, end + part.grow) {
+                Ok(()) => part.ready = end + part.grow,
+                // There may still be room for the frame itself.
+                Err(error) if error.is_full() => shared.full.store(true, Ordering::SeqCst),
+                Err(error) => return Err(error),
+            }
+            part.grow = (part.grow * 2).min(GROW.1);
+        }
+        seal(&mut frame.bytes, &part.header.salt, part.offset, frame.first, *synced, &frame.leaves);
+        disk.write_at(&part.file, &part.path, part.offset, &frame.bytes)?;
+        part.offset = end;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), AuditError> {
+        let Some(part) = &self.part else { return Ok(()) };
+        let start = Instant::now();
+        self.disk.sync_data(&part.file, &part.path)?;
+        if !self.config.extra_sync_delay.is_zero() {
+            std::thread::sleep(self.config.extra_sync_delay);
+        }
+        self.shared.metrics.count_sync(start.elapsed());
+        self.synced = self.pending.last().map_or(self.size, Pending::end);
+        self.unsynced_since = None;
+        Ok(())
+    }
+
+    /// Brings written frames into the tree and lets go of those that are durable.
+    fn absorb(&mut self) {
+        for frame in &self.pending {
+            if frame.first >= self.tree.size() {
+                frame.leaves.iter().for_each(|leaf| self.tree.push(*leaf));
+            }
+        }
+        let synced = self.synced;
+        let durable = self.pending.iter().take_while(|frame| frame.end() <= synced).count();
+        for frame in self.pending.drain(..durable) {
+            if frame.bytes.capacity() <= KEEP_BUFFER {
+                self.spare_buffers = (frame.bytes, frame.leaves);
+            }
+        }
+    }
+
+    /// At a segment's end: hands the finished segment to the housekeeper and lets the next frame open a new part.
+    fn finish_full_segment(&mut self) -> Result<(), AuditError> {
+        self.absorb();
+        if (self.tree.leaves.len() as u64) < SEGMENT {
+            return Ok(());
+        }
+        self.sync_or_fail_over()?;
+        let (number, root, leaves) = self.tree.finish();
+        let part = self.part.take().map(|part| (part.path, part.offset));
+        let _ = self.jobs.send(Job::Finish { number, root, leaves, part });
+        self.spare_asked = false;
+        Ok(())
+    }
+
+    /// Makes all that was written durable. In a failed state that is an error.
+    fn sync_or_fail_over(&mut self) -> Result<(), AuditError> {
+        if self.synced == self.size {
+            return Ok(());
+        }
+        let outcome = match self.part {
+            Some(_) => self.sync(),
+            None => Err(self.shared.failed.lock().clone().unwrap_or(AuditError::Closed)),
+        };
+        let outcome = outcome.or_else(|error| self.fail_over(error));
+        self.shared.durable.store(self.synced, Ordering::Release);
+        self.absorb();
+        outcome
+    }
+
+    /// Opens the next part where the log should be: in the main folder unless that is broken.
+    fn open_next_part(&mut self) -> Result<(), AuditError> {
+        let dir = usize::from(self.main_broken && self.dirs.len() > 1);
+        self.part = Some(self.create_part(dir)?);
+        self.shared.on_standby.store(dir > 0, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Makes an empty part that begins at the first entry not known to be durable.
+    fn create_part(&mut self, dir: usize) -> Result<OpenPart, AuditError> {
+        let mut salt = [0; 16];
+        aws_lc_rs::rand::fill(&mut salt).map_err(|_| AuditError::Io {
+            op: "asking for random bytes for",
+            path: self.dirs[dir].clone(),
+            kind: std::io::ErrorKind::Other,
+            message: "the generator failed".into(),
+        })?;
+        let header = PartHeader { origin: self.origin, sequence: self.next_sequence, first: self.synced, salt };
+        // Never used again, even when what follows fails half-way.
+        self.next_sequence += 1;
+        let path = self.dirs[dir].join(part_name(header.sequence));
+        let (file, unnamed, ready) = self.blank_file(dir, &path)?;
+        if let Err(error) = self.name_part(dir, &file, &unnamed, &path, &header) {
+            // On a full disk what it takes may be all there is. After the rename there is nothing to remove.
+            let _ = self.disk.remove(&unnamed);
+            return Err(error);
+        }
+        Ok(OpenPart { file, path, header, dir, offset: PART_HEADER as u64, ready, grow: GROW.0 })
+    }
+
+    /// Turns a blank file into a part: the name appears only once the header is on disk.
+    fn name_part(&self, dir: usize, file: &File, unnamed: &Path, path: &Path, header: &PartHeader) -> Result<(), AuditError> {
+        self.disk.write_at(file, unnamed, 0, &header.encode())?;
+        self.disk.sync_all(file, unnamed)?;
+        self.disk.rename(unnamed, path)?;
+        self.disk.sync_dir(&self.dirs[dir])
+    }
+
+    /// A file of zeros that is not a part yet: the spare one, or a new small one.
+    fn blank_file(&self, dir: usize, target: &Path) -> Result<(File, PathBuf, u64), AuditError> {
+        let here = |spare: &mut crate::log::Spare| spare.path.parent() == Some(&self.dirs[dir]);
+        if let Some(spare) = self.shared.spare.lock().take_if(here) {
+            return Ok((spare.file, spare.path, spare.length));
+        }
+        let path = target.with_extension("new");
+        let file = self.disk.create(&path)?;
+        match self.disk.zero(&file, &path, 0, FIRST_REGION) {
+            Ok(()) => Ok((file, path, FIRST_REGION)),
+            Err(error) if error.is_full() => Ok((file, path, PART_HEADER as u64)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// After a failed write: goes on in a new part, in the other folder or the same, with all that is not durable.
+    fn fail_over(&mut self, cause: AuditError) -> Result<(), AuditError> {
+        self.shared.report(&cause);
+        let failed_dir = self.part.take().map_or(0, |part| part.dir);
+        let mut relieved = false;
+        if cause.is_full() {
+            self.shared.full.store(true, Ordering::SeqCst);
+            relieved = self.shared.reserve.release(&self.disk);
+        } else if failed_dir == 0 && self.dirs.len() > 1 {
+            self.main_broken = true;
+        }
+        let mut error = cause;
+        for dir in self.fail_over_order(failed_dir, relieved) {
+            match self.continue_in(dir) {
+                Ok(()) => {
+                    self.shared.metrics.failovers.fetch_add(1, Ordering::Relaxed);
+                    self.shared.on_standby.store(dir > 0, Ordering::SeqCst);
+                    tracing::warn!(dir = %self.dirs[dir].display(), "the audit log goes on in a new part");
+                    return Ok(());
+                }
+                Err(next) => {
+                    self.part = None;
+                    self.shared.report(&next);
+                    error = next;
+                }
+            }
+        }
+        Err(error)
+    }
+
+    /// The folders to try: where the reserve has just made room first, otherwise the other one first.
+    fn fail_over_order(&self, failed: usize, relieved: bool) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.dirs.len()).collect();
+        let last = |dir: &usize| (*dir == failed) != relieved;
+        order.sort_by_key(last);
+        order
+    }
+
+    fn continue_in(&mut self, dir: usize) -> Result<(), AuditError> {
+        self.part = Some(self.create_part(dir)?);
+        let synced = self.synced;
+        let start = self.pending.partition_point(|frame| frame.first < synced);
+        for at in start..self.pending.len() {
+            self.write_pending(at)?;
+        }
+        if start < self.pending.len() { self.sync() } else { Ok(()) }
+    }
+
+    /// Keeps state and back-off in step with the last outcome.
+    fn note_outcome(&mut self, error: Option<&AuditError>) {
+        let Some(error) = error else {
+            if self.back_off > BACK_OFF.0 || self.shared.failed.lock().is_some() {
+                *self.shared.failed.lock() = None;
+                self.back_off = BACK_OFF.0;
+            }
+            return;
+        };
+        *self.shared.failed.lock() = Some(error.clone());
+        self.shared.queue.lock().refuse = Some((Instant::now() + self.back_off, error.clone()));
+        self.back_off = (self.back_off * 2).min(BACK_OFF.1);
+    }
+
+    fn do_what_is_due(&mut self) {
+        self.ask_for_spare();
+        let now = Instant::now();
+        let sync_due = match (self.config.durability, self.unsynced_since) {
+            (Durability::Interval(interval), Some(since)) => now >= since + interval,
+            _ => false,
+        };
+        if sync_due {
+            self.sync_in_background();
+        }
+        let due = self.size > self.checkpointed && now >= self.last_checkpoint + self.config.checkpoint_interval;
+        if due {
+            self.checkpoint(false);
+        }
+    }
+
+    /// A sync that nobody waits for.
+    fn sync_in_background(&mut self) {
+        let outcome = self.sync_or_fail_over();
+        if let Err(error) = outcome {
+            self.note_outcome(Some(&error));
+            // Try again after a pause, not at once.
+            self.unsynced_since = Some(Instant::now());
+        }
+    }
+
+    fn checkpoint(&mut self, keep: bool) {
+        self.last_checkpoint = Instant::now();
+        if self.synced < self.size {
+            self.sync_in_background();
+        }
+        // Never a word about entries that might be lost.
+        if self.synced == self.tree.size() {
+            self.checkpointed = self.synced;
+            let head = Checkpoint { size: self.synced, root: self.tree.root() };
+            let _ = self.jobs.send(Job::Checkpoint { head, keep });
+        }
+    }
+
+    /// Lets the next part be prepared in good time, as large as this one will probably be.
+    fn ask_for_spare(&mut self) {
+        let Some(part) = &self.part else { return };
+        let entries = self.size - part.header.first;
+        let is_time = !self.spare_asked && self.size % SEGMENT > SEGMENT / 8 && entries > 0;
+        if is_time {
+            let length = (part.offset * SEGMENT / entries / 100 * 105).clamp(FIRST_REGION, MAX_SPARE);
+            let dir = self.dirs[part.dir].clone();
+            self.spare_asked = true;
+            let _ = self.jobs.send(Job::Prepare { dir, length });
+        }
+    }
+
+    fn close(&mut self) {
+        if self.size > 0 {
+            self.checkpoint(true);
+        }
+        if let Some(part) = self.part.take()
+            && self.synced == self.size
+        {
+            let trimmed = self.disk.set_len(&part.file, &part.path, part.offset);
+            if let Err(error) = trimmed.and_then(|()| self.disk.sync_all(&part.file, &part.path)) {
+                self.shared.report(&error);
+            }
+        }
+        let _ = self.jobs.send(Job::Stop);
+    }
+}
+
+/// However the writer ends, no append waits for it.
+struct CloseOnExit(Arc<Shared>);
+
+impl Drop for CloseOnExit {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue.lock();
+        queue.closing = true;
+        let batch = std::mem::replace(&mut queue.batch, Batch::new(Vec::new(), Vec::new()));
+        drop(queue);
+        batch.group.complete(Err(AuditError::Closed));
+    }
+}
