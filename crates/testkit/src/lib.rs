@@ -1,0 +1,1 @@
+//! Test servers, certificates and clocks for Claviger's tests.

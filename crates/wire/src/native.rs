@@ -1,0 +1,446 @@
+//! The native API's JSON (`/api/v1`). Unknown and duplicate members are refused; ids of versions and revisions are
+//! strings, since they pass 2^53.
+//!
+//! Conversions to and from the domain are written by hand in `convert`; nothing here knows HTTP.
+
+mod convert;
+mod labels;
+mod schema;
+
+pub use schema::schemas;
+
+pub use convert::{
+    FieldError, decode_base64, push_base64, acl_entries, capabilities_from_names, etag, key_info, names, parse_acl, prefix_info, principal_entry, rfc3339_to_unix, unix_to_rfc3339, version_info,
+};
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// A grant: who may do what. In requests either `capabilities` or `preset` is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrantEntry {
+    /// `TYPE:ID`, with TYPE one of user, user_group, machine, machine_prefix, service, service_prefix.
+    pub principal: String,
+    /// Any of list, read, encrypt, decrypt, sign, verify, write, admin, and on prefixes create.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Vec<String>>,
+    /// read, write or admin: each covers those before it. `none` removes the entry in a PATCH.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+}
+
+/// A request that makes a key.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateKey {
+    /// The key's id.
+    pub id: String,
+    /// The first version's data, base64 with padding.
+    pub data: String,
+    /// Further grants; the creator becomes administrator in any case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acl: Vec<GrantEntry>,
+    /// What the key is for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// For finding it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "labels::each_once")]
+    pub labels: BTreeMap<String, String>,
+    /// Managing and using are different people's.
+    #[serde(default)]
+    pub separate_duties: bool,
+    /// Seconds after which any version stops being given out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_lifetime: Option<u32>,
+    /// RFC 3339 time from which on the first version is no longer given out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+}
+
+/// A request that changes a key's metadata; what is absent stays.
+#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateKey {
+    /// New description.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// New labels, replacing all.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "labels::each_once_or_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// New hard lifetime in seconds; 0 removes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_lifetime: Option<u32>,
+    /// `true` separates duties, for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub separate_duties: Option<bool>,
+}
+
+/// A request that adds a version.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddVersion {
+    /// The data, base64 with padding.
+    pub data: String,
+    /// RFC 3339 time from which on it is no longer given out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// Whether it becomes primary in the same change.
+    #[serde(default)]
+    pub promote: bool,
+}
+
+/// A request that changes a version's state: `primary` promotes, `inactive` deactivates, `active` reactivates,
+/// `destroyed` erases its data key for ever.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetState {
+    /// primary, active, inactive or destroyed.
+    pub state: String,
+}
+
+/// One version without its data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VersionInfo {
+    /// Decimal id.
+    pub id: String,
+    /// primary, active, inactive or destroyed.
+    pub state: String,
+    /// RFC 3339.
+    pub created: String,
+    /// RFC 3339; from then on it is not given out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+}
+
+/// A key without its data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeyInfo {
+    /// Its id.
+    pub id: String,
+    /// Its kind.
+    pub kind: String,
+    /// What `If-Match` compares.
+    pub etag: String,
+    /// The revision of its last change.
+    pub revision: String,
+    /// In words.
+    pub description: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether duties are separate.
+    pub separate_duties: bool,
+    /// Hard lifetime of versions in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_lifetime: Option<u32>,
+    /// RFC 3339.
+    pub created: String,
+    /// The creator.
+    pub created_by: String,
+    /// All versions, oldest first.
+    pub versions: Vec<VersionInfo>,
+    /// What the caller may do with it.
+    pub allowed: Vec<String>,
+}
+
+/// A version with its data.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct VersionData {
+    /// Decimal id.
+    pub id: String,
+    /// primary, active or inactive.
+    pub state: String,
+    /// RFC 3339.
+    pub created: String,
+    /// RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// Base64 with padding.
+    pub data: String,
+}
+
+/// A key's data.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct KeyData {
+    /// Its id.
+    pub id: String,
+    /// What `If-Match` compares.
+    pub etag: String,
+    /// The revision of its last change.
+    pub revision: String,
+    /// The versions asked for, oldest first; by default primary and active ones.
+    pub versions: Vec<VersionData>,
+}
+
+/// A request for many keys' data.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BulkRead {
+    /// 1 to 1,000 ids.
+    pub ids: Vec<String>,
+}
+
+/// One key of a bulk read: `data` or `error`.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct BulkItem {
+    /// The id asked for.
+    pub id: String,
+    /// Its data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<KeyData>,
+    /// A problem's code when it was not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The answer to a bulk read, in the order of the request.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct BulkAnswer {
+    /// One item per id.
+    pub items: Vec<BulkItem>,
+}
+
+/// A page of keys.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct KeyPage {
+    /// In order of their ids.
+    pub keys: Vec<KeyInfo>,
+    /// Give this back as `cursor` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// The revision that the page shows at least.
+    pub revision: String,
+}
+
+/// A list of versions.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct VersionList {
+    /// Oldest first.
+    pub versions: Vec<VersionInfo>,
+}
+
+/// A key's or a prefix's rights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AclBody {
+    /// In the order in which they were granted.
+    pub grants: Vec<GrantEntry>,
+}
+
+/// What a change did.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Changed {
+    /// The key after the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// The change's revision.
+    pub revision: String,
+    /// The version concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// Where a right comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RightSource {
+    /// `key`, or `prefix:` and the prefix.
+    pub source: String,
+    /// The entry's principal.
+    pub principal: String,
+    /// What the entry grants.
+    pub grants: Vec<String>,
+    /// What of it counts on this key (separate duties may take some away).
+    pub counts: Vec<String>,
+}
+
+/// Why a principal may or may not.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    /// The key.
+    pub id: String,
+    /// Whom it is about.
+    pub principal: String,
+    /// All that he may.
+    pub allowed: Vec<String>,
+    /// Each grant that reaches him.
+    pub because: Vec<RightSource>,
+}
+
+/// Rights below a prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrefixInfo {
+    /// Empty, or ending with `/` or `:`.
+    pub prefix: String,
+    /// Who may do what there.
+    pub grants: Vec<GrantEntry>,
+    /// Whether any authenticated user may create keys there.
+    #[serde(default)]
+    pub any_user_creates: bool,
+    /// What `If-Match` compares; not used in requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+}
+
+/// All prefix grants that the caller may see.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct PrefixList {
+    /// In order.
+    pub prefixes: Vec<PrefixInfo>,
+}
+
+/// An earlier state of a key.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct HistoryEntry {
+    /// The generation's ETag.
+    pub etag: String,
+    /// The revision that replaced it.
+    pub replaced_at: String,
+    /// Versions as they were.
+    pub versions: Vec<VersionInfo>,
+    /// Rights as they were.
+    pub grants: Vec<GrantEntry>,
+}
+
+/// Earlier states, newest first.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct History {
+    /// The states.
+    pub entries: Vec<HistoryEntry>,
+}
+
+/// One key that a principal reaches.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReachedKey {
+    /// The key.
+    pub id: String,
+    /// What the principal may do with it.
+    pub allowed: Vec<String>,
+}
+
+/// What a principal reaches.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Reach {
+    /// The principal.
+    pub principal: String,
+    /// In order of ids.
+    pub keys: Vec<ReachedKey>,
+    /// Give this back as `cursor` for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// One identity of the caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IdentityInfo {
+    /// user, machine or service.
+    pub r#type: String,
+    /// Its name.
+    pub id: String,
+    /// A user's groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// How it was proven.
+    pub method: String,
+}
+
+/// Who the server takes the caller for.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct WhoAmI {
+    /// All identities, the default one first.
+    pub identities: Vec<IdentityInfo>,
+}
+
+/// A page of audit records, each as the log has it.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditPage {
+    /// The records with their index in the log.
+    pub records: Vec<AuditItem>,
+    /// Give this back as `before` for older ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// One audit record.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditItem {
+    /// Its place in the log.
+    pub index: u64,
+    /// The record.
+    #[schema(value_type = Object)]
+    pub record: serde_json::Value,
+}
+
+/// The store's seal.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct SealStatus {
+    /// The barrier key that new data is wrapped by.
+    pub barrier_version: u32,
+    /// All barrier keys that can be opened.
+    pub barrier_versions: Vec<u32>,
+    /// The roots that wrap them.
+    pub roots: Vec<String>,
+    /// What protects the store, and what that does not promise.
+    pub promise: String,
+}
+
+/// The server's state.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// Program version.
+    pub version: String,
+    /// The last committed revision.
+    pub revision: String,
+    /// How many keys there are.
+    pub keys: u64,
+    /// The seal.
+    pub seal: SealStatus,
+    /// The audit log: entries and last signed size.
+    pub audit_entries: u64,
+    /// The last signed checkpoint's size.
+    pub audit_signed: u64,
+    /// Whether memory that holds secrets is locked, and why not where it is not.
+    pub memory: String,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+}
+
+/// An error answer (RFC 9457, `application/problem+json`).
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// A stable code: not_found, denied, conflict, invalid, unauthenticated, rate_limited, sealed, unavailable,
+    /// storage_full, too_large, method_not_allowed, internal, deleted (the caller could read it; its revision is in the
+    /// header Claviger-Revision), expired.
+    pub code: String,
+    /// A short, fixed title.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened, whose fault it is, and what to do.
+    pub detail: String,
+    /// The field or parameter that is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Names the request in the audit log.
+    pub request_id: String,
+}
+
+/// An event of the watch stream; the SSE `event` is its kind, the `id` its revision.
+///
+/// Kinds: `ready` (the stream is live from this revision), `changed`, `deleted`, `revoked` (the caller may no longer read
+/// it), `compacted` (the revision asked for is gone; read everything again), `heartbeat`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WatchEvent {
+    /// The key; absent in `ready`, `compacted`, `heartbeat`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The change's revision.
+    pub revision: String,
+    /// The key's ETag after the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// What was done: create, add_version, promote, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what: Option<String>,
+}

@@ -1,0 +1,47 @@
+//! The native API's types as JSON schemas, for its OpenAPI document.
+
+use super::*;
+use serde_json::Value;
+use utoipa::{PartialSchema, ToSchema};
+
+/// All types of the API by name, each as a JSON schema of the dialect that OpenAPI 3.1 uses.
+#[must_use]
+pub fn schemas() -> BTreeMap<String, Value> {
+    fn named<T: ToSchema + PartialSchema>() -> (String, Value) {
+        (T::name().into_owned(), serde_json::to_value(T::schema()).expect("a schema is a tree of maps with string keys"))
+    }
+    BTreeMap::from([
+        named::<AclBody>(),
+        named::<AddVersion>(),
+        named::<AuditItem>(),
+        named::<AuditPage>(),
+        named::<BulkAnswer>(),
+        named::<BulkItem>(),
+        named::<BulkRead>(),
+        named::<Changed>(),
+        named::<CreateKey>(),
+        named::<Explanation>(),
+        named::<GrantEntry>(),
+        named::<History>(),
+        named::<HistoryEntry>(),
+        named::<IdentityInfo>(),
+        named::<KeyData>(),
+        named::<KeyInfo>(),
+        named::<KeyPage>(),
+        named::<PrefixInfo>(),
+        named::<PrefixList>(),
+        named::<Problem>(),
+        named::<Reach>(),
+        named::<ReachedKey>(),
+        named::<RightSource>(),
+        named::<SealStatus>(),
+        named::<SetState>(),
+        named::<Status>(),
+        named::<UpdateKey>(),
+        named::<VersionData>(),
+        named::<VersionInfo>(),
+        named::<VersionList>(),
+        named::<WatchEvent>(),
+        named::<WhoAmI>(),
+    ])
+}

@@ -1,0 +1,3 @@
+module claviger.invalid/wire-vectors
+
+go 1.26
