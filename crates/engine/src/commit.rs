@@ -1,0 +1,197 @@
+//! Group commit: writes that wait together commit together, become visible in revision order, and are then answered.
+
+use crate::feed::{Event, Subject};
+use crate::memory::{Entry, Grave, Memory, Slot};
+use crate::start::Engine;
+use crate::{Conflict, Error};
+use claviger_crypto::{Head, KeyRing, Tombstone, add, random};
+use claviger_domain::{KeyId, Prefix, PrefixGrant, Revision};
+use claviger_ports::{AuditSink, CommitOutcome, DigestDelta, HeadError, HeadRow, HeadSealer, Store, StoreError, Write};
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{mpsc, oneshot};
+
+/// Writes taken into one commit at most. Larger batches gain nothing and make the last one wait.
+const BATCH: usize = 256;
+
+/// What memory does when a write has taken place. The entry's revision is filled in then.
+pub(crate) enum Apply {
+    Put(Box<Entry>),
+    Delete(Box<Tombstone>),
+    PutGrant(Box<PrefixGrant>),
+    DeleteGrant(Prefix),
+}
+
+/// A write on its way, and who waits for it.
+pub(crate) struct Pending {
+    pub(crate) write: Write,
+    pub(crate) apply: Apply,
+    pub(crate) done: oneshot::Sender<Result<Revision, Error>>,
+}
+
+/// Makes heads: the callback that the store is handed.
+pub(crate) struct Sealer {
+    pub(crate) ring: Arc<RwLock<Arc<KeyRing>>>,
+    pub(crate) audit: Arc<dyn AuditSink>,
+}
+
+impl HeadSealer for Sealer {
+    fn advance(&self, current: &HeadRow, gained: &[DigestDelta]) -> Result<HeadRow, HeadError> {
+        let ring = self.ring.read().clone();
+        let head = ring.open_head(current).map_err(|e| HeadError(e.to_string()))?;
+        let number = head.revision.number + gained.len() as u64;
+        Ok(ring.seal_head(&Head {
+            revision: Revision { number, ..head.revision },
+            commit_id: random(),
+            digest: gained.iter().fold(head.digest, |sum, g| add(sum, *g)),
+            checkpoint: self.audit.checkpoint().or(head.checkpoint),
+        }))
+    }
+}
+
+/// The task that commits. Ends when the engine is dropped.
+pub(crate) struct Committer {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) sealer: Sealer,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) feed: Arc<crate::feed::Feed>,
+    pub(crate) inline_limit: usize,
+    pub(crate) queue: mpsc::Receiver<Pending>,
+    pub(crate) counts: Arc<Counts>,
+}
+
+/// What has been committed since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    commits: AtomicU64,
+    writes: AtomicU64,
+}
+
+/// What has been committed since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommitCounts {
+    /// Transactions.
+    pub commits: u64,
+    /// Changes in them.
+    pub writes: u64,
+}
+
+impl Committer {
+    pub(crate) async fn run(mut self) {
+        let mut waiting = Vec::with_capacity(BATCH);
+        while self.queue.recv_many(&mut waiting, BATCH).await > 0 {
+            self.commit(std::mem::take(&mut waiting)).await;
+        }
+        self.store.close().await;
+    }
+
+    async fn commit(&self, batch: Vec<Pending>) {
+        let (writes, rest): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.write, (p.apply, p.done))).unzip();
+        let outcomes = match self.store.commit(&writes, &self.sealer).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => return self.fail(rest, &error).await,
+        };
+        self.counts.commits.fetch_add(1, Ordering::Relaxed);
+        self.counts.writes.fetch_add(writes.len() as u64, Ordering::Relaxed);
+        let mut events = Vec::with_capacity(rest.len());
+        let mut answers = Vec::with_capacity(rest.len());
+        self.memory.write(|tables| {
+            for ((write, (apply, done)), outcome) in writes.iter().zip(rest).zip(outcomes) {
+                let answer = match outcome {
+                    CommitOutcome::Conflict => Err(Error::Conflict(Conflict::Changed)),
+                    CommitOutcome::Done(revision) => {
+                        events.push(apply_to(tables, apply, revision, write.change.what, self.inline_limit));
+                        Ok(revision)
+                    }
+                };
+                answers.push((done, answer));
+            }
+        });
+        self.feed.publish(events);
+        for (done, answer) in answers {
+            // A caller that has gone away does not need the answer; its change stands.
+            let _ = done.send(answer);
+        }
+    }
+
+    async fn fail(&self, rest: Vec<(Apply, oneshot::Sender<Result<Revision, Error>>)>, error: &StoreError) {
+        tracing::error!(%error, "a commit of {} changes failed", rest.len());
+        if matches!(error, StoreError::Unknown(_)) {
+            self.reload().await;
+        }
+        for (_, done) in rest {
+            let _ = done.send(Err(error.clone().into()));
+        }
+    }
+
+    /// After a commit of unknown outcome only the store knows what is true: memory is read anew.
+    async fn reload(&self) {
+        let ring = self.sealer.ring.read().clone();
+        loop {
+            match crate::start::load(&*self.store, &ring, self.inline_limit).await {
+                Ok(loaded) => {
+                    self.memory.write(|tables| *tables = loaded.tables);
+                    self.feed.compact();
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "reading the store again after a commit of unknown outcome");
+                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                }
+            }
+        }
+    }
+}
+
+fn apply_to(tables: &mut crate::memory::Tables, apply: Apply, revision: Revision, what: &'static str, inline_limit: usize) -> Event {
+    tables.revision = revision;
+    let subject = match apply {
+        Apply::Put(entry) => {
+            let id = entry.meta.id.clone();
+            let after = Arc::new(Entry { revision, ..*entry }.slim(inline_limit));
+            let before = good(tables, &id);
+            tables.put(id.clone(), Slot::Good(after.clone()));
+            Subject::Key { id, before, after: Some(after) }
+        }
+        Apply::Delete(tombstone) => {
+            let id = tombstone.key.id.clone();
+            let before = good(tables, &id);
+            tables.remove(&id);
+            tables.graves.insert(id.clone(), Arc::new(Grave { tombstone: *tombstone, revision }));
+            Subject::Key { id, before, after: None }
+        }
+        Apply::PutGrant(grant) => {
+            let after = Arc::new(*grant);
+            let before = tables.grants.insert(after.prefix.clone(), after.clone());
+            Subject::Prefix { prefix: after.prefix.clone(), before, after: Some(after) }
+        }
+        Apply::DeleteGrant(prefix) => {
+            let before = tables.grants.remove(&prefix);
+            Subject::Prefix { prefix, before, after: None }
+        }
+    };
+    Event { revision, what, subject }
+}
+
+fn good(tables: &crate::memory::Tables, id: &KeyId) -> Option<Arc<Entry>> {
+    tables.find(id.as_str()).ok().cloned()
+}
+
+impl Engine {
+    /// How much was committed since the start.
+    #[must_use]
+    pub fn commit_counts(&self) -> CommitCounts {
+        CommitCounts { commits: self.counts.commits.load(Ordering::Relaxed), writes: self.counts.writes.load(Ordering::Relaxed) }
+    }
+
+    /// Hands a write to the committer and waits until it is durable and visible.
+    pub(crate) async fn submit(&self, write: Write, apply: Apply) -> Result<Revision, Error> {
+        let (done, answer) = oneshot::channel();
+        let stopped = || Error::Unavailable("the server is shutting down; nothing was changed".to_owned());
+        self.queue.send(Pending { write, apply, done }).await.map_err(|_| stopped())?;
+        answer
+            .await
+            .map_err(|_| Error::Unavailable("the server stopped before the change was confirmed; read before you repeat it".to_owned()))?
+    }
+}

@@ -1,0 +1,177 @@
+//! The one error of the application. Each surface turns it into an answer in one place of its own.
+
+use claviger_crypto::CryptoError;
+use claviger_domain::audit::Outcome;
+use claviger_domain::{Capability, Denied, MetaError, Revision, RightsError, VersionError};
+use claviger_ports::{AuditError, StoreError};
+use thiserror::Error;
+
+/// Why an operation was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Error {
+    /// There is no such thing.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// The key was deleted, and the caller could read it before: he may be told so, and that he may drop his copies.
+    #[error("key `{id}` was deleted at revision {revision}")]
+    Deleted {
+        /// The key.
+        id: String,
+        /// When.
+        revision: Revision,
+    },
+    /// There is no such version of a key that the caller may use.
+    #[error("key `{id}` has no version {version}")]
+    NoVersion {
+        /// The key.
+        id: String,
+        /// The version as asked for.
+        version: String,
+    },
+    /// The caller may not.
+    #[error("{0}")]
+    Denied(Refusal),
+    /// Someone else was first.
+    #[error("{0}")]
+    Conflict(Conflict),
+    /// The request breaks a rule.
+    #[error("{field}: {rule}")]
+    Invalid {
+        /// Which member or parameter.
+        field: &'static str,
+        /// Which rule, and what to do.
+        rule: String,
+    },
+    /// A version's state does not allow the change.
+    #[error(transparent)]
+    Version(VersionError),
+    /// The stored row of this key does not authenticate or decode.
+    #[error("the stored record of `{id}` is damaged ({why}); run `claviger check` and restore it from a backup")]
+    Damaged {
+        /// The key.
+        id: String,
+        /// What failed.
+        why: String,
+    },
+    /// A dependency does not answer; nothing was changed unless the text says so.
+    #[error("{0}")]
+    Unavailable(String),
+    /// No space is left for data or for the audit log.
+    #[error("{0}")]
+    Full(String),
+    /// Too much at once.
+    #[error("too many requests; try again later")]
+    RateLimited,
+    /// A mistake of ours.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// Why a caller may not.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// He has no right at all on the key; where the protocol allows it this looks like [`Error::NotFound`] ▲.
+    #[error("no right on this key")]
+    Unseen,
+    /// He lacks a right.
+    #[error("you lack the right to {} here", .0.name())]
+    Lacks(Capability),
+    /// No creation rule covers him and the id.
+    #[error("you may not create keys here; an administrator can grant `create` on a prefix of this id")]
+    Create,
+    /// A rule about rights forbids it.
+    #[error(transparent)]
+    Rights(RightsError),
+    /// The version that is asked for has passed its lifetime.
+    #[error("the version has reached the end of its lifetime; add and promote a new one")]
+    Expired,
+}
+
+/// What stood in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Conflict {
+    /// The name is taken.
+    #[error("it exists already")]
+    Exists,
+    /// It is not in the state that the caller expected.
+    #[error("it has changed since; read it again and repeat the change")]
+    Changed,
+}
+
+impl Error {
+    /// How the audit log calls it.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::NotFound(_) | Self::NoVersion { .. } | Self::Deleted { .. } => Outcome::NotFound,
+            Self::Denied(_) => Outcome::Denied,
+            Self::Conflict(_) => Outcome::Conflict,
+            Self::Invalid { .. } | Self::Version(_) => Outcome::Invalid,
+            Self::RateLimited => Outcome::RateLimited,
+            Self::Damaged { .. } | Self::Unavailable(_) | Self::Full(_) | Self::Internal(_) => Outcome::Failed,
+        }
+    }
+
+    pub(crate) fn invalid(field: &'static str, rule: impl ToString) -> Self {
+        Self::Invalid { field, rule: rule.to_string() }
+    }
+}
+
+impl From<Denied> for Error {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(match denied {
+            Denied::Unseen => Refusal::Unseen,
+            Denied::Lacks(capability) => Refusal::Lacks(capability),
+        })
+    }
+}
+
+impl From<AuditError> for Error {
+    fn from(error: AuditError) -> Self {
+        match error {
+            AuditError::Full => Self::Full(error.to_string()),
+            AuditError::Io(_) | AuditError::Closed => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full(_) => Self::Full(error.to_string()),
+            StoreError::Damaged(_) | StoreError::Head(_) => Self::Internal(error.to_string()),
+            StoreError::Unavailable(_) | StoreError::Unknown(_) | StoreError::TooNew { .. } => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<CryptoError> for Error {
+    fn from(error: CryptoError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<VersionError> for Error {
+    fn from(error: VersionError) -> Self {
+        Self::Version(error)
+    }
+}
+
+impl From<RightsError> for Error {
+    fn from(error: RightsError) -> Self {
+        Self::Denied(Refusal::Rights(error))
+    }
+}
+
+impl From<MetaError> for Error {
+    fn from(error: MetaError) -> Self {
+        match error {
+            MetaError::Versions(e) => e.into(),
+            MetaError::Rights(e) => e.into(),
+            MetaError::BadLabel(_) | MetaError::TooManyLabels(_) => Self::invalid("labels", error),
+            MetaError::BadDescription => Self::invalid("description", error),
+            MetaError::BadLifetime => Self::invalid("max_lifetime", error),
+            MetaError::DutiesStay => Self::invalid("separate_duties", error),
+        }
+    }
+}

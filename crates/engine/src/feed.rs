@@ -1,0 +1,439 @@
+//! The change feed: every committed change in revision order, handed to those who follow the key or a prefix of it.
+//!
+//! # Guarantees
+//! A subscription sees every change in its scope after its start, in order, or is told that it was cut off. Publishing
+//! costs what the followers of the changed keys cost, not what all followers cost.
+
+use crate::memory::{Entry, Tables};
+use claviger_domain::{Caller, Capability, KeyId, Prefix, PrefixGrant, Revision};
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Events remembered for those who come back.
+const REMEMBERED: usize = 16_384;
+/// Events that may wait for one follower before it is cut off.
+const BACKLOG: usize = 4_096;
+
+/// One committed change.
+#[derive(Debug)]
+pub struct Event {
+    /// Its place in the order.
+    pub revision: Revision,
+    /// The action's name.
+    pub what: &'static str,
+    /// What it changed.
+    pub subject: Subject,
+}
+
+/// What an event changed, with its state before and after.
+#[derive(Debug)]
+pub enum Subject {
+    /// A key.
+    Key {
+        /// Its id.
+        id: KeyId,
+        /// Before; none when it was created.
+        before: Option<Arc<Entry>>,
+        /// After; none when it was deleted.
+        after: Option<Arc<Entry>>,
+    },
+    /// Rights below a prefix.
+    Prefix {
+        /// Where.
+        prefix: Prefix,
+        /// Before.
+        before: Option<Arc<PrefixGrant>>,
+        /// After.
+        after: Option<Arc<PrefixGrant>>,
+    },
+}
+
+/// What a follower is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// A key that he may see changed.
+    Changed {
+        /// The key.
+        id: KeyId,
+        /// When.
+        revision: Revision,
+        /// Its incarnation and generation now.
+        etag: (u64, u64),
+        /// The action's name.
+        what: &'static str,
+    },
+    /// A key that he could read is gone.
+    Deleted {
+        /// The key.
+        id: KeyId,
+        /// When.
+        revision: Revision,
+    },
+    /// He can no longer read this key.
+    Revoked {
+        /// The key.
+        id: KeyId,
+        /// When.
+        revision: Revision,
+    },
+    /// He fell behind, or what he asked for is no longer remembered: read everything again, then follow from here.
+    Compacted {
+        /// The present revision.
+        revision: Revision,
+    },
+}
+
+/// What a follower follows.
+#[derive(Debug, Clone, Default)]
+pub struct WatchScope {
+    /// Single keys.
+    pub ids: Vec<KeyId>,
+    /// All keys below these.
+    pub prefixes: Vec<Prefix>,
+}
+
+impl WatchScope {
+    fn covers(&self, id: &KeyId) -> bool {
+        self.ids.contains(id) || self.prefixes.iter().any(|p| p.covers(id))
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    events: VecDeque<Arc<Event>>,
+    cut_off: bool,
+}
+
+#[derive(Default)]
+struct Slot {
+    queue: Mutex<Queue>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Index {
+    by_id: HashMap<KeyId, Vec<Arc<Slot>>>,
+    by_prefix: HashMap<Prefix, Vec<Arc<Slot>>>,
+    all: usize,
+    recent: VecDeque<Arc<Event>>,
+    /// Events up to and including this revision are no longer in `recent`.
+    forgotten: Revision,
+    latest: Revision,
+}
+
+/// Who follows what, and the last events.
+#[derive(Default)]
+pub(crate) struct Feed(Mutex<Index>);
+
+/// One follower's place in the feed. Dropping it ends the following.
+pub struct Subscription {
+    feed: Arc<Feed>,
+    slot: Arc<Slot>,
+    scope: WatchScope,
+    started: Revision,
+}
+
+impl Feed {
+    /// A feed that continues after `revision`.
+    pub(crate) fn starting_at(revision: Revision) -> Self {
+        Self(Mutex::new(Index { forgotten: revision, latest: revision, ..Index::default() }))
+    }
+
+    /// Hands events to their followers, in order.
+    pub(crate) fn publish(&self, events: Vec<Event>) {
+        let mut index = self.0.lock();
+        for event in events {
+            index.publish(Arc::new(event));
+        }
+    }
+
+    /// Forgets everything and cuts everyone off: memory was read anew.
+    pub(crate) fn compact(&self) {
+        let mut index = self.0.lock();
+        index.recent.clear();
+        index.forgotten = index.latest;
+        for slot in index.by_id.values().chain(index.by_prefix.values()).flatten() {
+            slot.cut_off();
+        }
+    }
+
+    pub(crate) fn followers(&self) -> usize {
+        self.0.lock().all
+    }
+
+    /// Follows `scope` from after `since` (or from now).
+    pub(crate) fn subscribe(self: &Arc<Self>, scope: WatchScope, since: Option<Revision>) -> Subscription {
+        let slot = Arc::new(Slot::default());
+        let mut index = self.0.lock();
+        let started = index.latest;
+        if let Some(since) = since {
+            index.replay(&slot, &scope, since);
+        }
+        index.register(&slot, &scope);
+        Subscription { feed: self.clone(), slot, scope, started }
+    }
+}
+
+impl Index {
+    fn publish(&mut self, event: Arc<Event>) {
+        self.latest = event.revision;
+        self.remember(event.clone());
+        match &event.subject {
+            Subject::Key { id, .. } => {
+                let of_id = self.by_id.get(id).into_iter().flatten();
+                let of_prefixes = id.prefixes().filter_map(|p| self.by_prefix.get(p)).flatten();
+                of_id.chain(of_prefixes).for_each(|slot| slot.push(&event));
+            }
+            // Rights below a prefix can change what any follower of keys there may see; such changes are rare.
+            Subject::Prefix { .. } => {
+                self.by_id.values().chain(self.by_prefix.values()).flatten().for_each(|slot| slot.push(&event));
+            }
+        }
+    }
+
+    fn remember(&mut self, event: Arc<Event>) {
+        self.recent.push_back(event);
+        if self.recent.len() > REMEMBERED
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            self.forgotten = oldest.revision;
+        }
+    }
+
+    fn replay(&self, slot: &Slot, scope: &WatchScope, since: Revision) {
+        let known = since >= self.forgotten && since <= self.latest;
+        if !known {
+            return slot.cut_off();
+        }
+        let missed = self.recent.iter().filter(|e| e.revision > since);
+        for event in missed {
+            let relevant = match &event.subject {
+                Subject::Key { id, .. } => scope.covers(id),
+                Subject::Prefix { .. } => true,
+            };
+            if relevant {
+                slot.push(event);
+            }
+        }
+    }
+
+    fn register(&mut self, slot: &Arc<Slot>, scope: &WatchScope) {
+        self.all += 1;
+        for id in &scope.ids {
+            self.by_id.entry(id.clone()).or_default().push(slot.clone());
+        }
+        for prefix in &scope.prefixes {
+            self.by_prefix.entry(prefix.clone()).or_default().push(slot.clone());
+        }
+    }
+
+    fn unregister(&mut self, slot: &Arc<Slot>, scope: &WatchScope) {
+        self.all -= 1;
+        for id in &scope.ids {
+            remove_from(&mut self.by_id, id, slot);
+        }
+        for prefix in &scope.prefixes {
+            remove_from(&mut self.by_prefix, prefix, slot);
+        }
+    }
+}
+
+fn remove_from<K: std::hash::Hash + Eq>(map: &mut HashMap<K, Vec<Arc<Slot>>>, key: &K, slot: &Arc<Slot>) {
+    let Some(slots) = map.get_mut(key) else { return };
+    slots.retain(|s| !Arc::ptr_eq(s, slot));
+    if slots.is_empty() {
+        map.remove(key);
+    }
+}
+
+impl Slot {
+    fn push(&self, event: &Arc<Event>) {
+        let mut queue = self.queue.lock();
+        // The same event can arrive by an id and by a prefix.
+        let again = queue.events.back().is_some_and(|last| Arc::ptr_eq(last, event));
+        if queue.cut_off || again {
+            return;
+        }
+        if queue.events.len() >= BACKLOG {
+            queue.cut_off = true;
+            queue.events.clear();
+        } else {
+            queue.events.push_back(event.clone());
+        }
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    fn cut_off(&self) {
+        let mut queue = self.queue.lock();
+        queue.cut_off = true;
+        queue.events = VecDeque::new();
+        drop(queue);
+        self.wake.notify_one();
+    }
+}
+
+impl Subscription {
+    /// The revision at which the following began.
+    #[must_use]
+    pub fn started(&self) -> Revision {
+        self.started
+    }
+
+    /// What was asked for.
+    #[must_use]
+    pub fn scope(&self) -> &WatchScope {
+        &self.scope
+    }
+
+    /// The revision up to which the follower has been given everything; none while something waits for it.
+    #[must_use]
+    pub fn caught_up(&self) -> Option<Revision> {
+        // Events are queued under the index's lock, so what is published and not queued cannot be.
+        let index = self.feed.0.lock();
+        let queue = self.slot.queue.lock();
+        (queue.events.is_empty() && !queue.cut_off).then_some(index.latest)
+    }
+
+    /// Waits for the next event. `None` means that the follower was cut off and the subscription has ended.
+    pub async fn next(&mut self) -> Option<Arc<Event>> {
+        loop {
+            {
+                let mut queue = self.slot.queue.lock();
+                if queue.cut_off {
+                    return None;
+                }
+                if let Some(event) = queue.events.pop_front() {
+                    if queue.events.is_empty() {
+                        // An idle follower keeps no buffer: there may be ten thousand of them.
+                        queue.events = VecDeque::new();
+                    }
+                    return Some(event);
+                }
+            }
+            self.slot.wake.notified().await;
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.feed.0.lock().unregister(&self.slot, &self.scope);
+    }
+}
+
+/// What `caller`, who follows `scope`, is told of `event`.
+pub(crate) fn tell(event: &Event, scope: &WatchScope, caller: &Caller, tables: &Tables) -> Vec<Told> {
+    let revision = event.revision;
+    match &event.subject {
+        Subject::Key { id, before, after } => {
+            let could = before.as_ref().is_some_and(|e| tables.permits(caller, e).contains(Capability::Read));
+            let can = after.as_ref().map(|e| (e, tables.permits(caller, e)));
+            let told = match can {
+                None if could => Told::Deleted { id: id.clone(), revision },
+                Some((_, rights)) if could && !rights.contains(Capability::Read) => Told::Revoked { id: id.clone(), revision },
+                Some((e, rights)) if !rights.is_empty() => {
+                    let etag = (e.meta.incarnation.0, e.meta.generation.0);
+                    Told::Changed { id: id.clone(), revision, etag, what: event.what }
+                }
+                _ => return Vec::new(),
+            };
+            vec![told]
+        }
+        Subject::Prefix { prefix, before, .. } => tell_prefix(prefix, before.as_deref(), revision, scope, caller, tables),
+    }
+}
+
+/// A change of a prefix's rights can take keys away without touching them.
+fn tell_prefix(
+    prefix: &Prefix,
+    before: Option<&PrefixGrant>,
+    revision: Revision,
+    scope: &WatchScope,
+    caller: &Caller,
+    tables: &Tables,
+) -> Vec<Told> {
+    let Some(before) = before else { return Vec::new() };
+    let lost = |id: &KeyId| {
+        let entry = tables.find(id.as_str()).ok()?;
+        let others = tables.covering(id).filter(|g| g.prefix != *prefix);
+        let could = claviger_domain::permits(caller, &entry.meta, others.chain([before]));
+        let can = tables.permits(caller, entry);
+        (could.contains(Capability::Read) && !can.contains(Capability::Read)).then(|| Told::Revoked { id: id.clone(), revision })
+    };
+    let single = scope.ids.iter().filter(|id| prefix.covers(id));
+    let below = scope.prefixes.iter().flat_map(|p| {
+        let wider = if p.as_str().len() > prefix.as_str().len() { p } else { prefix };
+        tables
+            .order
+            .range::<str, _>((std::ops::Bound::Included(wider.as_str()), std::ops::Bound::Unbounded))
+            .take_while(|id| wider.covers(id))
+            .filter(move |id| p.covers(id))
+    });
+    let mut told: Vec<_> = single.chain(below).filter_map(lost).collect();
+    told.sort_by(|a, b| format!("{a:?}").cmp(&format!("{b:?}")));
+    told.dedup();
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn event(number: u64, id: &str) -> Event {
+        let subject = Subject::Key { id: KeyId::parse(id).unwrap(), before: None, after: None };
+        Event { revision: Revision { epoch: 1, number }, what: "create", subject }
+    }
+
+    fn scope(ids: &[&str], prefixes: &[&str]) -> WatchScope {
+        WatchScope {
+            ids: ids.iter().map(|i| KeyId::parse(i).unwrap()).collect(),
+            prefixes: prefixes.iter().map(|p| Prefix::parse(p).unwrap()).collect(),
+        }
+    }
+
+    async fn numbers(s: &mut Subscription, n: usize) -> Vec<u64> {
+        let mut seen = Vec::new();
+        for _ in 0..n {
+            seen.push(s.next().await.unwrap().revision.number);
+        }
+        seen
+    }
+
+    #[tokio::test]
+    async fn a_follower_sees_its_keys_in_order_and_once() {
+        let feed = Arc::new(Feed::starting_at(Revision { epoch: 1, number: 0 }));
+        let mut s = feed.subscribe(scope(&["a/x"], &["a/"]), None);
+        feed.publish(vec![event(1, "a/x"), event(2, "b"), event(3, "a/y")]);
+        assert_eq!(s.caught_up(), None);
+        assert_eq!(numbers(&mut s, 2).await, [1, 3]);
+        assert_eq!(s.caught_up().unwrap().number, 3);
+        assert!(s.slot.queue.lock().events.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_gets_what_he_missed_or_is_told_that_it_is_gone() {
+        let feed = Arc::new(Feed::starting_at(Revision { epoch: 1, number: 10 }));
+        feed.publish((11..20).map(|n| event(n, "a")).collect());
+        let mut s = feed.subscribe(scope(&["a"], &[]), Some(Revision { epoch: 1, number: 17 }));
+        assert_eq!(numbers(&mut s, 2).await, [18, 19]);
+        let mut old = feed.subscribe(scope(&["a"], &[]), Some(Revision { epoch: 1, number: 9 }));
+        assert!(old.next().await.is_none());
+        let mut future = feed.subscribe(scope(&["a"], &[]), Some(Revision { epoch: 1, number: 20 }));
+        assert!(future.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_slow_follower_is_cut_off_and_leaves_nothing_behind() {
+        let feed = Arc::new(Feed::starting_at(Revision::default()));
+        let mut s = feed.subscribe(scope(&["a"], &[]), None);
+        feed.publish((1..=BACKLOG as u64 + 1).map(|n| event(n, "a")).collect());
+        assert!(s.next().await.is_none());
+        drop(s);
+        assert_eq!(feed.followers(), 0);
+        assert!(feed.0.lock().by_id.is_empty());
+    }
+}

@@ -1,0 +1,577 @@
+//! Use cases on one key: read, create, add a version, change a version's state, change metadata, delete.
+
+use crate::commit::Apply;
+use crate::memory::{Entry, SealedVersion, Tables};
+use crate::start::Engine;
+use crate::{Conflict, Error, Note, Refusal, Surface};
+use claviger_crypto::{Tombstone, add, negate, random};
+use claviger_domain::audit::{Action, RightsChange, Subject};
+use claviger_domain::{
+    Acl, Caller, Capabilities, Capability, Created, Generation, Incarnation, KeyId, KeyKind, KeyMeta, KeyRef, Labels, Permit, Preset,
+    Principal, Revision, SecretBytes, Timestamp, Transition, Version, VersionId, VersionState, Versions, authorize, cap, may_create,
+};
+use claviger_ports::{Change, DigestDelta, Effect, Expected, Sealed, Target, VersionRow, Write};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
+
+/// Lost races that are retried inside before the caller is told.
+const TRIES: usize = 64;
+
+/// Which versions a reader wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Select {
+    /// The primary one.
+    Primary,
+    /// Primary and active ones.
+    Active,
+    /// All that are not destroyed.
+    All,
+    /// Just this one, whatever its state.
+    One(VersionId),
+}
+
+/// A key as read.
+pub struct ReadKey {
+    /// Its record.
+    pub entry: Arc<Entry>,
+    /// The versions asked for, oldest first, with their data.
+    pub versions: Vec<(Version, SecretBytes)>,
+}
+
+/// A key to be made.
+pub struct NewKey {
+    /// Its id.
+    pub id: KeyId,
+    /// The first version.
+    pub first: NewVersion,
+    /// Grants beside the creator's.
+    pub acl: Acl,
+    /// Further administrators, as the site's creation policy wants them.
+    pub owners: Vec<Principal>,
+    /// In words.
+    pub description: String,
+    /// Labels.
+    pub labels: Labels,
+    /// Whether managing and using are different people's.
+    pub separate_duties: bool,
+    /// Hard lifetime of versions in seconds.
+    pub max_lifetime: Option<u32>,
+}
+
+/// A version to be added.
+pub struct NewVersion {
+    /// Its data.
+    pub data: SecretBytes,
+    /// When it stops being given out.
+    pub expires: Option<Timestamp>,
+}
+
+/// What a change of a key did.
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// The key after the change.
+    pub meta: KeyMeta,
+    /// The change's revision.
+    pub revision: Revision,
+    /// The version concerned.
+    pub version: Option<VersionId>,
+}
+
+/// What the caller believes the key to be; a change is refused when it is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing.
+    Any,
+    /// This incarnation and generation.
+    Is(Incarnation, Generation),
+}
+
+impl Precondition {
+    pub(crate) fn holds(self, incarnation: Incarnation, generation: Generation) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Is(i, g) => (i, g) == (incarnation, generation),
+        }
+    }
+}
+
+/// A change worked out on a key's present state.
+pub(crate) struct Edit {
+    pub(crate) meta: KeyMeta,
+    pub(crate) added: Vec<VersionRow>,
+    pub(crate) destroyed: Vec<VersionId>,
+    pub(crate) version: Option<VersionId>,
+}
+
+impl Edit {
+    pub(crate) fn meta(meta: KeyMeta) -> Self {
+        Self { meta, added: Vec::new(), destroyed: Vec::new(), version: None }
+    }
+}
+
+impl Engine {
+    /// Reads a key's data.
+    ///
+    /// # Errors
+    /// Any of [`Error`]; the refusal is recorded as well.
+    pub async fn read(&self, caller: &Caller, surface: Surface, id: &str, select: Select) -> Result<ReadKey, Error> {
+        match self.open(caller, id, select).await {
+            Ok(read) => {
+                let versions: Vec<_> = read.versions.iter().map(|(v, _)| v.id).collect();
+                let subjects = [Subject { key: id, versions: &versions }];
+                let note = Note { caller, surface, action: Action::Read, subjects: &subjects };
+                self.done(&note, Some(read.entry.revision), None).await?;
+                Ok(read)
+            }
+            Err(error) => {
+                let subjects = [Subject { key: id, versions: &[] }];
+                Err(self.refuse(&Note { caller, surface, action: Action::Read, subjects: &subjects }, error).await)
+            }
+        }
+    }
+
+    /// Reads many keys' data; one record tells of all that were given.
+    ///
+    /// # Errors
+    /// Only the audit log's failure; each key has its own result.
+    pub async fn bulk_read(&self, caller: &Caller, surface: Surface, ids: &[String]) -> Result<Vec<Result<ReadKey, Error>>, Error> {
+        let mut answers = Vec::with_capacity(ids.len());
+        for id in ids {
+            answers.push(self.open(caller, id, Select::Active).await);
+        }
+        let given: Vec<Vec<VersionId>> =
+            answers.iter().map(|a| a.as_ref().map(|r| r.versions.iter().map(|(v, _)| v.id).collect()).unwrap_or_default()).collect();
+        let subjects: Vec<_> = ids.iter().zip(&given).map(|(key, versions)| Subject { key, versions }).collect();
+        self.done(&Note { caller, surface, action: Action::BulkRead, subjects: &subjects }, Some(self.revision()), None).await?;
+        Ok(answers)
+    }
+
+    /// Everything of a read except its record.
+    async fn open(&self, caller: &Caller, id: &str, select: Select) -> Result<ReadKey, Error> {
+        let (entry, permit) = self.memory.read(|t| permitted::<cap::Read>(t, caller, id))?;
+        let chosen = choose(&entry.meta, select, self.now())?;
+        let ring = self.ring();
+        let mut versions = Vec::with_capacity(chosen.len());
+        for version in chosen {
+            let damaged = |why: String| Error::Damaged { id: id.to_owned(), why };
+            let sealed = entry.sealed(version.id).ok_or_else(|| damaged(format!("the data of version {} is missing", version.id)))?;
+            let open = |wrapped: &Sealed, data: &Sealed| {
+                ring.open_version(&permit, entry.meta.kind, version.id, wrapped, data).map_err(|e| damaged(e.to_string()))
+            };
+            let plain = match &sealed.data {
+                Some(data) => open(&sealed.wrapped_key, data)?,
+                None => {
+                    let (wrapped, data) = self.stored(permit.key(), version.id).await?;
+                    open(&wrapped, &data)?
+                }
+            };
+            versions.push((version, plain));
+        }
+        Ok(ReadKey { entry, versions })
+    }
+
+    async fn stored(&self, key: &KeyRef, version: VersionId) -> Result<(Sealed, Sealed), Error> {
+        let missing = || Error::Damaged { id: key.id.to_string(), why: format!("the data of version {version} is missing") };
+        self.store.version(key, version).await?.ok_or_else(missing)
+    }
+
+    /// Makes a key. The creator becomes its administrator.
+    ///
+    /// # Errors
+    /// [`Conflict::Exists`], [`Refusal::Create`], or a rule that the key breaks.
+    pub async fn create(&self, caller: &Caller, surface: Surface, new: NewKey) -> Result<Added, Error> {
+        let id = new.id.clone();
+        let subjects = [Subject::key(&id)];
+        let note = Note { caller, surface, action: Action::Create, subjects: &subjects };
+        match self.create_unrecorded(caller, new).await {
+            Ok(added) => {
+                let versions: Vec<_> = added.version.into_iter().collect();
+                let subjects = [Subject { key: id.as_str(), versions: &versions }];
+                let rights = RightsChange { old: &Acl::default(), new: &added.meta.acl };
+                self.done(&Note { subjects: &subjects, ..note }, Some(added.revision), Some(rights)).await?;
+                Ok(added)
+            }
+            Err(error) => Err(self.refuse(&note, error).await),
+        }
+    }
+
+    /// Whether `caller` may create `id` at all: for surfaces whose protocol checks this before anything else.
+    #[must_use]
+    pub fn may_create(&self, caller: &Caller, id: &KeyId) -> bool {
+        self.memory.read(|t| may_create(caller, id, t.covering(id)))
+    }
+
+    async fn create_unrecorded(&self, caller: &Caller, new: NewKey) -> Result<Added, Error> {
+        let allowed = !new.owners.is_empty() || self.may_create(caller, &new.id);
+        if !allowed {
+            return Err(Error::Denied(Refusal::Create));
+        }
+        self.check_size(&new.first.data)?;
+        let (meta, version) = self.new_meta(caller, &new)?;
+        let ring = self.ring();
+        let row = ring.seal_key(&meta);
+        let data = ring.seal_version(&meta.key_ref(), meta.kind, version, &new.first.data)?;
+        let key_digest = ring.digest_key(&row);
+        let sealed = sealed_version(&ring, &data);
+        let write = Write {
+            target: Target::Key(meta.id.clone()),
+            expected: Expected::Absent,
+            digest: add(key_digest, sealed.digest),
+            effect: Effect::PutKey { row, added: vec![data], destroyed: Vec::new() },
+            change: self.change(caller, Action::Create),
+        };
+        let entry = Entry { meta: meta.clone(), revision: Revision::default(), digest: key_digest, sealed: vec![Arc::new(sealed)] };
+        let _turn = self.turn(meta.id.as_str()).await;
+        if self.memory.read(|t| t.keys.contains_key(&meta.id)) {
+            return Err(Error::Conflict(Conflict::Exists));
+        }
+        let revision = self.submit(write, Apply::Put(Box::new(entry))).await.map_err(|e| match e {
+            Error::Conflict(_) => Error::Conflict(Conflict::Exists),
+            other => other,
+        })?;
+        Ok(Added { meta, revision, version: Some(version) })
+    }
+
+    fn new_meta(&self, caller: &Caller, new: &NewKey) -> Result<(KeyMeta, VersionId), Error> {
+        KeyMeta::check_description(&new.description)?;
+        if new.max_lifetime == Some(0) {
+            return Err(claviger_domain::MetaError::BadLifetime.into());
+        }
+        let creator = caller.default_identity().ok_or(Error::Denied(Refusal::Create))?.principal();
+        let manage =
+            if new.separate_duties { Capabilities::of([Capability::List, Capability::Admin]) } else { Preset::Admin.capabilities() };
+        let own = Acl::default().set(creator.clone(), manage);
+        let acl = new.acl.clone().set(creator, manage);
+        let acl = new.owners.iter().fold(acl, |acl, owner| acl.set(owner.clone(), manage));
+        let acl = self.settings.default_grants.iter().fold(acl, |acl, g| acl.set(g.principal.clone(), g.capabilities));
+        if new.separate_duties {
+            claviger_domain::check_rights_change(caller, &own, &acl)?;
+        }
+        let now = self.now();
+        let version = new_version_id();
+        let first = Version { id: version, state: VersionState::Primary, created: now, expires: new.first.expires };
+        let meta = KeyMeta {
+            id: new.id.clone(),
+            incarnation: Incarnation(u64::from_be_bytes(random()).max(1)),
+            generation: Generation::FIRST,
+            kind: KeyKind::Secret,
+            acl,
+            versions: Versions::new(vec![first])?,
+            separate_duties: new.separate_duties,
+            max_lifetime: new.max_lifetime,
+            description: new.description.as_str().into(),
+            labels: new.labels.clone(),
+            created: Created { at: now, by: caller.name().into() },
+        };
+        Ok((meta, version))
+    }
+
+    /// Adds an active version, or a primary one with `promote`.
+    ///
+    /// # Errors
+    /// Any of [`Error`]; the refusal is recorded as well.
+    pub async fn add_version(
+        &self,
+        caller: &Caller,
+        surface: Surface,
+        id: &str,
+        new: &NewVersion,
+        promote: bool,
+        precondition: Precondition,
+    ) -> Result<Added, Error> {
+        self.edit::<cap::Write>(caller, surface, Action::AddVersion, id, precondition, |entry| {
+            self.check_size(&new.data)?;
+            if entry.meta.versions.len() >= self.settings.max_versions {
+                let rule = format!("a key has at most {} versions; make a new key, or raise `max_versions`", self.settings.max_versions);
+                return Err(Error::invalid("versions", rule));
+            }
+            let version = new_version_id();
+            let added = entry.meta.versions.add(version, self.now(), new.expires)?;
+            let versions = if promote { added.apply(version, Transition::Promote)? } else { added };
+            let row = self.ring().seal_version(&entry.meta.key_ref(), entry.meta.kind, version, &new.data)?;
+            let meta = KeyMeta { versions, ..entry.meta.clone() };
+            Ok(Some(Edit { added: vec![row], version: Some(version), ..Edit::meta(meta) }))
+        })
+        .await
+    }
+
+    /// Changes a version's state. Destroying takes the right to administer, the others the right to write.
+    ///
+    /// # Errors
+    /// Any of [`Error`]; the refusal is recorded as well.
+    pub async fn transition(
+        &self,
+        caller: &Caller,
+        surface: Surface,
+        id: &str,
+        version: VersionId,
+        to: Transition,
+        precondition: Precondition,
+    ) -> Result<Added, Error> {
+        let change = |entry: &Entry| {
+            let versions = entry.meta.versions.apply(version, to)?;
+            let destroyed = if to == Transition::Destroy { vec![version] } else { Vec::new() };
+            let meta = KeyMeta { versions, ..entry.meta.clone() };
+            Ok(Some(Edit { destroyed, version: Some(version), ..Edit::meta(meta) }))
+        };
+        let action = match to {
+            Transition::Promote => Action::Promote,
+            Transition::Deactivate => Action::Deactivate,
+            Transition::Reactivate => Action::Reactivate,
+            Transition::Destroy => Action::Destroy,
+        };
+        match to {
+            Transition::Destroy => self.edit::<cap::Admin>(caller, surface, action, id, precondition, change).await,
+            _ => self.edit::<cap::Write>(caller, surface, action, id, precondition, change).await,
+        }
+    }
+
+    /// Changes description, labels and policy: `change` works them out on the present record.
+    ///
+    /// # Errors
+    /// Any of [`Error`]; the refusal is recorded as well.
+    pub async fn change_meta(
+        &self,
+        caller: &Caller,
+        surface: Surface,
+        id: &str,
+        precondition: Precondition,
+        change: impl Fn(&KeyMeta) -> Result<KeyMeta, Error>,
+    ) -> Result<Added, Error> {
+        self.edit::<cap::Admin>(caller, surface, Action::ChangeMeta, id, precondition, |entry| {
+            let meta = change(&entry.meta)?;
+            // Only what this operation is for may differ: versions, rights and identity have operations of their own.
+            let meta = KeyMeta {
+                acl: entry.meta.acl.clone(),
+                versions: entry.meta.versions.clone(),
+                id: entry.meta.id.clone(),
+                incarnation: entry.meta.incarnation,
+                ..meta
+            };
+            entry.meta.check_rights(&meta, caller)?;
+            Ok((meta != entry.meta).then(|| Edit::meta(meta)))
+        })
+        .await
+    }
+
+    /// Deletes a key. Its id is free at once; its former readers are told.
+    ///
+    /// # Errors
+    /// Any of [`Error`]; the refusal is recorded as well.
+    pub async fn delete(&self, caller: &Caller, surface: Surface, id: &str, precondition: Precondition) -> Result<Revision, Error> {
+        let subjects = [Subject { key: id, versions: &[] }];
+        let note = Note { caller, surface, action: Action::Delete, subjects: &subjects };
+        match self.delete_unrecorded(caller, id, precondition).await {
+            Ok((revision, acl)) => {
+                let rights = RightsChange { old: &acl, new: &Acl::default() };
+                self.done(&note, Some(revision), Some(rights)).await?;
+                Ok(revision)
+            }
+            Err(error) => Err(self.refuse(&note, error).await),
+        }
+    }
+
+    async fn delete_unrecorded(&self, caller: &Caller, id: &str, precondition: Precondition) -> Result<(Revision, Acl), Error> {
+        let _turn = self.turn(id).await;
+        for _ in 0..TRIES {
+            let (entry, permit) = self.memory.read(|t| permitted::<cap::Admin>(t, caller, id))?;
+            let meta = &entry.meta;
+            if !precondition.holds(meta.incarnation, meta.generation) {
+                return Err(Error::Conflict(Conflict::Changed));
+            }
+            let ring = self.ring();
+            let deleted = Created { at: self.now(), by: caller.name().into() };
+            let tombstone = Tombstone { key: permit.key().clone(), acl: meta.acl.clone(), deleted };
+            let row = ring.seal_tombstone(&tombstone);
+            let write = Write {
+                target: Target::Key(meta.id.clone()),
+                expected: Expected::At(meta.incarnation, meta.generation),
+                digest: entry
+                    .sealed
+                    .iter()
+                    .fold(add(ring.digest_tombstone(&row), negate(entry.digest)), |sum, s| add(sum, negate(s.digest))),
+                effect: Effect::DeleteKey(row),
+                change: self.change(caller, Action::Delete),
+            };
+            match self.submit(write, Apply::Delete(Box::new(tombstone))).await {
+                Ok(revision) => return Ok((revision, meta.acl.clone())),
+                Err(Error::Conflict(_)) if precondition == Precondition::Any => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Conflict(Conflict::Changed))
+    }
+
+    /// The common way of every change of a key: authorize, work out, seal, commit, record. A change that is worked out to
+    /// be none is a success at the present revision.
+    pub(crate) async fn edit<C: cap::Kind>(
+        &self,
+        caller: &Caller,
+        surface: Surface,
+        action: Action,
+        id: &str,
+        precondition: Precondition,
+        work: impl Fn(&Entry) -> Result<Option<Edit>, Error>,
+    ) -> Result<Added, Error> {
+        match self.edit_unrecorded::<C>(caller, action, id, precondition, work).await {
+            Ok((added, before)) => {
+                let versions: Vec<_> = added.version.into_iter().collect();
+                let subjects = [Subject { key: id, versions: &versions }];
+                let changed = before.meta.acl != added.meta.acl;
+                let rights = changed.then_some(RightsChange { old: &before.meta.acl, new: &added.meta.acl });
+                self.done(&Note { caller, surface, action, subjects: &subjects }, Some(added.revision), rights).await?;
+                Ok(added)
+            }
+            Err(error) => {
+                let subjects = [Subject { key: id, versions: &[] }];
+                Err(self.refuse(&Note { caller, surface, action, subjects: &subjects }, error).await)
+            }
+        }
+    }
+
+    async fn edit_unrecorded<C: cap::Kind>(
+        &self,
+        caller: &Caller,
+        action: Action,
+        id: &str,
+        precondition: Precondition,
+        work: impl Fn(&Entry) -> Result<Option<Edit>, Error>,
+    ) -> Result<(Added, Arc<Entry>), Error> {
+        let _turn = self.turn(id).await;
+        for _ in 0..TRIES {
+            let (before, permit) = self.memory.read(|t| permitted::<C>(t, caller, id))?;
+            if !precondition.holds(before.meta.incarnation, before.meta.generation) {
+                return Err(Error::Conflict(Conflict::Changed));
+            }
+            let Some(edit) = work(&before)? else {
+                let added = Added { meta: before.meta.clone(), revision: before.revision, version: None };
+                return Ok((added, before));
+            };
+            let version = edit.version;
+            let (write, entry) = self.prepare(caller, action, &before, edit, permit.key()).await?;
+            let meta = entry.meta.clone();
+            match self.submit(write, Apply::Put(Box::new(entry))).await {
+                Ok(revision) => return Ok((Added { meta, revision, version }, before)),
+                Err(Error::Conflict(_)) if precondition == Precondition::Any => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Conflict(Conflict::Changed))
+    }
+
+    /// Seals an edit into a write, and the entry that memory will show.
+    async fn prepare(&self, caller: &Caller, action: Action, before: &Entry, edit: Edit, key: &KeyRef) -> Result<(Write, Entry), Error> {
+        let Edit { meta, added, destroyed, version: _ } = edit;
+        let meta = KeyMeta { generation: before.meta.generation.next(), ..meta };
+        let ring = self.ring();
+        let row = ring.seal_key(&meta);
+        let digest = ring.digest_key(&row);
+        let mut delta = add(digest, negate(before.digest));
+        let mut sealed = Vec::with_capacity(before.sealed.len() + added.len());
+        for old in &before.sealed {
+            if destroyed.contains(&old.version) {
+                delta = add(delta, negate(old.digest));
+            } else {
+                sealed.push(self.served_again(&meta, old, key).await?);
+            }
+        }
+        for row in &added {
+            let new = sealed_version(&ring, row);
+            delta = add(delta, new.digest);
+            sealed.push(Arc::new(new));
+        }
+        let write = Write {
+            target: Target::Key(meta.id.clone()),
+            expected: Expected::At(before.meta.incarnation, before.meta.generation),
+            effect: Effect::PutKey { row, added, destroyed },
+            digest: delta,
+            change: self.change(caller, action),
+        };
+        Ok((write, Entry { meta, revision: Revision::default(), digest, sealed }))
+    }
+
+    /// A version that becomes active again has its data in the store only; it is brought back to memory.
+    async fn served_again(&self, meta: &KeyMeta, old: &Arc<SealedVersion>, key: &KeyRef) -> Result<Arc<SealedVersion>, Error> {
+        let active = meta.versions.find(old.version).is_some_and(|v| v.state == VersionState::Active);
+        if old.data.is_some() || !active {
+            return Ok(old.clone());
+        }
+        let (_, data) = self.stored(key, old.version).await?;
+        Ok(Arc::new(SealedVersion { data: Some(data), ..(**old).clone() }))
+    }
+
+    pub(crate) fn change(&self, caller: &Caller, action: Action) -> Change {
+        Change { what: action.name(), actor: caller.name().to_owned(), request_id: caller.request_id, at: self.now() }
+    }
+
+    pub(crate) async fn turn(&self, id: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(id);
+        let stripe = usize::try_from(hash % self.turns.len() as u64).unwrap_or(0);
+        self.turns[stripe].lock().await
+    }
+
+    fn check_size(&self, data: &SecretBytes) -> Result<(), Error> {
+        let max = self.settings.max_value;
+        match data.len() {
+            n if n > max => Err(Error::invalid(
+                "data",
+                format!(
+                    "a value has at most {max} bytes here, this one has {n}; `max_value` in the configuration raises that, up to 10 MiB"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Finds a key for a caller and asks whether he may.
+pub(crate) fn permitted<C: cap::Kind>(tables: &Tables, caller: &Caller, id: &str) -> Result<(Arc<Entry>, Permit<C>), Error> {
+    let entry = tables.find_for(caller, id)?;
+    let permit = authorize::<C>(caller, &entry.meta, tables.covering(&entry.meta.id), None)?;
+    Ok((entry.clone(), permit))
+}
+
+/// The versions a reader gets. What has passed its lifetime is never among them ▲.
+fn choose(meta: &KeyMeta, select: Select, now: Timestamp) -> Result<Vec<Version>, Error> {
+    use VersionState::{Active, Destroyed, Primary};
+    let alive = |v: &Version| v.end_of_life(meta.max_lifetime).is_none_or(|end| now < end);
+    if let Select::One(id) = select {
+        let missing = || Error::NoVersion { id: meta.id.to_string(), version: id.to_string() };
+        let version = meta.versions.find(id).filter(|v| v.state != Destroyed).ok_or_else(missing)?;
+        return if alive(version) { Ok(vec![*version]) } else { Err(Error::Denied(Refusal::Expired)) };
+    }
+    if !alive(meta.versions.primary()) {
+        return Err(Error::Denied(Refusal::Expired));
+    }
+    let wanted = |v: &&Version| match select {
+        Select::Primary => v.state == Primary,
+        Select::Active => matches!(v.state, Primary | Active),
+        Select::All | Select::One(_) => v.state != Destroyed,
+    };
+    Ok(meta.versions.iter().filter(wanted).filter(|v| alive(v)).copied().collect())
+}
+
+fn sealed_version(ring: &claviger_crypto::KeyRing, row: &VersionRow) -> SealedVersion {
+    SealedVersion {
+        version: row.version,
+        wrapped_key: row.wrapped_key.clone(),
+        digest: digest_version(ring, row),
+        data: Some(row.data.clone()),
+    }
+}
+
+fn digest_version(ring: &claviger_crypto::KeyRing, row: &VersionRow) -> DigestDelta {
+    let data = &row.data.0;
+    let tag = &data[data.len().saturating_sub(16)..];
+    ring.digest_version(&row.key, row.version, &row.wrapped_key, data.len() as u64, tag)
+}
+
+/// A random version id; a key's versions are checked for uniqueness when it is added.
+fn new_version_id() -> VersionId {
+    loop {
+        let raw = u64::from_be_bytes(random()) >> 1;
+        if let Some(id) = VersionId::new(raw) {
+            return id;
+        }
+    }
+}

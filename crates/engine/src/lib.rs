@@ -1,0 +1,88 @@
+//! The application: what can be done with keys, by whom, and in which order it becomes visible.
+//!
+//! Every operation takes a [`Caller`](claviger_domain::Caller), asks the domain whether it is allowed, and returns only
+//! when its audit record is durable ▲. Nothing here knows HTTP, SQL or Kubernetes.
+
+mod commit;
+mod error;
+mod feed;
+mod keys;
+mod memory;
+mod prefixes;
+mod query;
+mod rights;
+mod start;
+
+pub use commit::CommitCounts;
+pub use error::{Conflict, Error, Refusal};
+pub use feed::{Event, Subject as EventSubject, Subscription, Told, WatchScope};
+pub use keys::{Added, NewKey, NewVersion, Precondition, ReadKey, Select};
+pub use memory::Entry;
+pub use query::{Disclosure, KeyPage, Listed, Pattern, Reached};
+pub use rights::RightsEdit;
+pub use start::{Engine, Settings, StartReport, Started, initialise};
+
+use claviger_domain::audit::{Action, Outcome, Record, RightsChange, Subject};
+use claviger_domain::{Caller, Revision};
+
+/// Which surface a request came through, for the audit log: `native`, `knox`, `server`.
+pub type Surface = &'static str;
+
+/// What an operation knows of itself for its audit record.
+pub(crate) struct Note<'a> {
+    pub(crate) caller: &'a Caller,
+    pub(crate) surface: Surface,
+    pub(crate) action: Action,
+    pub(crate) subjects: &'a [Subject<'a>],
+}
+
+impl Note<'_> {
+    fn record<'r>(
+        &'r self,
+        engine: &Engine,
+        outcome: Outcome,
+        reason: &'r str,
+        revision: Option<Revision>,
+        rights: Option<RightsChange<'r>>,
+    ) -> Record<'r> {
+        Record {
+            at: engine.now(),
+            request_id: self.caller.request_id,
+            caller: Some(self.caller),
+            address: self.caller.address,
+            surface: self.surface,
+            action: self.action,
+            subjects: self.subjects,
+            outcome,
+            reason,
+            revision,
+            rights,
+        }
+    }
+}
+
+impl Engine {
+    /// Records that an operation was done, and waits until that is durable.
+    pub(crate) async fn done(&self, note: &Note<'_>, revision: Option<Revision>, rights: Option<RightsChange<'_>>) -> Result<(), Error> {
+        let kept = self.audit.append(&note.record(self, Outcome::Ok, "", revision, rights));
+        Ok(kept.await?)
+    }
+
+    /// Records a refusal and gives it back, or the audit log's own failure.
+    pub(crate) async fn refuse(&self, note: &Note<'_>, error: Error) -> Error {
+        let reason = error.to_string();
+        let kept = self.audit.append(&note.record(self, error.outcome(), &reason, None, None));
+        match kept.await {
+            Ok(()) => error,
+            Err(unkept) => unkept.into(),
+        }
+    }
+
+    /// Records something that is no operation of the engine: a refused request, a start, an alert.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the log cannot be written.
+    pub async fn note(&self, record: &Record<'_>) -> Result<(), Error> {
+        Ok(self.audit.append(record).await?)
+    }
+}

@@ -1,0 +1,134 @@
+//! What is served: all keys' records in memory, sealed, replaced one by one as changes commit. Plaintext is never here.
+
+use crate::Error;
+use claviger_crypto::Tombstone;
+use claviger_domain::{Caller, Capabilities, KeyId, KeyMeta, Prefix, PrefixGrant, Revision, VersionId, VersionState, permits};
+use claviger_ports::{DigestDelta, Sealed};
+use parking_lot::RwLock;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// A key as served: its record and its sealed versions.
+#[derive(Debug)]
+pub struct Entry {
+    /// Everything about the key except its data.
+    pub meta: KeyMeta,
+    /// The revision of its last change.
+    pub revision: Revision,
+    /// What its row adds to the set digest.
+    pub(crate) digest: DigestDelta,
+    /// Its versions' sealed data, in the order of `meta.versions` with destroyed ones left out.
+    pub(crate) sealed: Vec<Arc<SealedVersion>>,
+}
+
+/// One version's sealed data.
+#[derive(Debug, Clone)]
+pub(crate) struct SealedVersion {
+    pub(crate) version: VersionId,
+    pub(crate) wrapped_key: Sealed,
+    /// Absent when it is large or inactive: then it stays in the store.
+    pub(crate) data: Option<Sealed>,
+    pub(crate) digest: DigestDelta,
+}
+
+/// A row that does not authenticate, or a good one.
+#[derive(Debug, Clone)]
+pub(crate) enum Slot {
+    Good(Arc<Entry>),
+    Damaged(Arc<str>),
+}
+
+#[derive(Default)]
+pub(crate) struct Tables {
+    pub(crate) keys: HashMap<KeyId, Slot>,
+    pub(crate) order: BTreeSet<KeyId>,
+    pub(crate) grants: BTreeMap<Prefix, Arc<PrefixGrant>>,
+    pub(crate) graves: HashMap<KeyId, Arc<Grave>>,
+    pub(crate) revision: Revision,
+}
+
+/// The last deleted key of an id.
+#[derive(Debug)]
+pub(crate) struct Grave {
+    pub(crate) tombstone: Tombstone,
+    pub(crate) revision: Revision,
+}
+
+/// The tables under one lock, held only for look-ups and for replacing rows, never across an await.
+#[derive(Default)]
+pub(crate) struct Memory(RwLock<Tables>);
+
+impl Entry {
+    pub(crate) fn sealed(&self, version: VersionId) -> Option<&SealedVersion> {
+        self.sealed.iter().find(|s| s.version == version).map(|s| &**s)
+    }
+
+    /// Drops what is not served from memory: inactive and large data.
+    pub(crate) fn slim(mut self, inline_limit: usize) -> Self {
+        for sealed in &mut self.sealed {
+            let state = self.meta.versions.find(sealed.version).map(|v| v.state);
+            let served = matches!(state, Some(VersionState::Primary | VersionState::Active));
+            let too_large = sealed.data.as_ref().is_some_and(|d| d.0.len() > inline_limit);
+            if sealed.data.is_some() && (!served || too_large) {
+                *sealed = Arc::new(SealedVersion { data: None, ..(**sealed).clone() });
+            }
+        }
+        self
+    }
+}
+
+impl Tables {
+    /// The prefix grants that cover `id`, shortest prefix first.
+    pub(crate) fn covering<'a>(&'a self, id: &'a KeyId) -> impl Iterator<Item = &'a PrefixGrant> {
+        id.prefixes().filter_map(|p| self.grants.get(p)).map(|g| &**g)
+    }
+
+    /// Everything `caller` may do on `entry`.
+    pub(crate) fn permits(&self, caller: &Caller, entry: &Entry) -> Capabilities {
+        permits(caller, &entry.meta, self.covering(&entry.meta.id))
+    }
+
+    pub(crate) fn put(&mut self, id: KeyId, slot: Slot) {
+        self.order.insert(id.clone());
+        self.keys.insert(id, slot);
+    }
+
+    pub(crate) fn remove(&mut self, id: &KeyId) {
+        self.order.remove(id);
+        self.keys.remove(id);
+    }
+
+    /// The key of this id, whoever asks.
+    pub(crate) fn find(&self, id: &str) -> Result<&Arc<Entry>, Error> {
+        match self.keys.get(id) {
+            Some(Slot::Good(entry)) => Ok(entry),
+            Some(Slot::Damaged(why)) => Err(Error::Damaged { id: id.to_owned(), why: why.to_string() }),
+            None => Err(Error::NotFound(format!("key `{id}`"))),
+        }
+    }
+
+    /// As [`Tables::find`]; a former reader of a deleted key is told that it was deleted.
+    pub(crate) fn find_for(&self, caller: &Caller, id: &str) -> Result<&Arc<Entry>, Error> {
+        let Some(grave) = self.graves.get(id).filter(|_| !self.keys.contains_key(id)) else {
+            return self.find(id);
+        };
+        match grave.tombstone.acl.reaching(caller).next() {
+            Some(_) => Err(Error::Deleted { id: id.to_owned(), revision: grave.revision }),
+            None => self.find(id),
+        }
+    }
+}
+
+impl Memory {
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Tables) -> T) -> T {
+        look(&self.0.read())
+    }
+
+    pub(crate) fn write<T>(&self, change: impl FnOnce(&mut Tables) -> T) -> T {
+        change(&mut self.0.write())
+    }
+
+    pub(crate) fn revision(&self) -> Revision {
+        self.0.read().revision
+    }
+}

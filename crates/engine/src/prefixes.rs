@@ -1,0 +1,153 @@
+//! Use cases on prefixes: rights on all keys below one, and who may create there.
+
+use crate::commit::Apply;
+use crate::keys::Precondition;
+use crate::memory::Tables;
+use crate::start::Engine;
+use crate::{Conflict, Error, Note, Refusal, Surface};
+use claviger_crypto::{add, negate};
+use claviger_domain::audit::{Action, RightsChange, Subject};
+use claviger_domain::{Acl, Caller, Capabilities, Capability, Generation, Incarnation, KeyId, Prefix, PrefixGrant, Revision};
+use claviger_ports::{DigestDelta, Effect, Expected, Target, Write};
+use std::sync::Arc;
+
+/// Prefix grants have no incarnations.
+const NO_INCARNATION: Incarnation = Incarnation(0);
+
+impl Tables {
+    /// What `caller` may do on everything below `prefix`, from grants on it and on shorter ones.
+    pub(crate) fn prefix_rights(&self, caller: &Caller, prefix: &Prefix) -> Capabilities {
+        if caller.system_reason().is_some() {
+            return Capabilities::of([Capability::List, Capability::Admin]);
+        }
+        let covers = |g: &&Arc<PrefixGrant>| prefix.as_str().starts_with(g.prefix.as_str());
+        let grants = self.grants.values().filter(covers);
+        grants.flat_map(|g| g.acl.reaching(caller)).fold(Capabilities::NONE, |sum, g| sum.union(g.capabilities))
+    }
+}
+
+impl Engine {
+    /// Whether `caller` administers everything below `prefix`.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when not.
+    pub fn require_prefix_admin(&self, caller: &Caller, prefix: &Prefix) -> Result<(), Error> {
+        let rights = self.memory.read(|t| t.prefix_rights(caller, prefix));
+        if rights.contains(Capability::Admin) { Ok(()) } else { Err(Error::Denied(Refusal::Lacks(Capability::Admin))) }
+    }
+
+    /// The prefix grants that `caller` administers.
+    ///
+    /// # Errors
+    /// The audit log's failure.
+    pub async fn prefixes(&self, caller: &Caller, surface: Surface) -> Result<Vec<Arc<PrefixGrant>>, Error> {
+        let note = Note { caller, surface, action: Action::ShowPrefix, subjects: &[] };
+        let visible = self.memory.read(|t| {
+            let may = |g: &&Arc<PrefixGrant>| t.prefix_rights(caller, &g.prefix).contains(Capability::Admin);
+            t.grants.values().filter(may).cloned().collect()
+        });
+        self.done(&note, Some(self.revision()), None).await?;
+        Ok(visible)
+    }
+
+    /// The grants on one prefix.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] or [`Error::NotFound`]; the refusal is recorded as well.
+    pub async fn prefix(&self, caller: &Caller, surface: Surface, prefix: &Prefix) -> Result<Arc<PrefixGrant>, Error> {
+        let name = format!("{prefix}*");
+        let subjects = [Subject { key: &name, versions: &[] }];
+        let note = Note { caller, surface, action: Action::ShowPrefix, subjects: &subjects };
+        let missing = || Error::NotFound(format!("a grant on prefix `{prefix}`"));
+        let found = self
+            .require_prefix_admin(caller, prefix)
+            .and_then(|()| self.memory.read(|t| t.grants.get(prefix).cloned()).ok_or_else(missing));
+        match found {
+            Ok(grant) => self.done(&note, Some(self.revision()), None).await.map(|()| grant),
+            Err(error) => Err(self.refuse(&note, error).await),
+        }
+    }
+
+    /// Sets or, with `None`, removes the grants on a prefix. Takes the right to administer it or a shorter one; nobody
+    /// raises his own rights ▲.
+    ///
+    /// # Errors
+    /// Any of [`Error`]; the refusal is recorded as well.
+    pub async fn change_prefix(
+        &self,
+        caller: &Caller,
+        surface: Surface,
+        prefix: &Prefix,
+        new: Option<(Acl, bool)>,
+        precondition: Precondition,
+    ) -> Result<(Revision, Generation), Error> {
+        let name = format!("{prefix}*");
+        let subjects = [Subject { key: &name, versions: &[] }];
+        let note = Note { caller, surface, action: Action::ChangePrefix, subjects: &subjects };
+        let after = new.as_ref().map(|(acl, _)| acl.clone()).unwrap_or_default();
+        match self.change_prefix_unrecorded(caller, prefix, new, precondition).await {
+            Ok((revision, generation, before)) => {
+                self.done(&note, Some(revision), Some(RightsChange { old: &before, new: &after })).await?;
+                Ok((revision, generation))
+            }
+            Err(error) => Err(self.refuse(&note, error).await),
+        }
+    }
+
+    async fn change_prefix_unrecorded(
+        &self,
+        caller: &Caller,
+        prefix: &Prefix,
+        new: Option<(Acl, bool)>,
+        precondition: Precondition,
+    ) -> Result<(Revision, Generation, Acl), Error> {
+        self.require_prefix_admin(caller, prefix)?;
+        let _turn = self.turn(prefix.as_str()).await;
+        let old = self.memory.read(|t| t.grants.get(prefix).cloned());
+        let generation = old.as_ref().map_or(Generation(0), |g| g.generation);
+        if !precondition.holds(NO_INCARNATION, generation) {
+            return Err(Error::Conflict(Conflict::Changed));
+        }
+        let old_acl = old.as_ref().map(|g| g.acl.clone()).unwrap_or_default();
+        let new_acl = new.as_ref().map(|(acl, _)| acl.clone()).unwrap_or_default();
+        PrefixGrant::check_change(&old_acl, &new_acl, caller)?;
+        let ring = self.ring();
+        let gone = old.as_ref().map_or(DigestDelta::default(), |g| negate(ring.digest_grant(&ring.seal_grant(g))));
+        let (effect, apply, gained) = match new {
+            Some((acl, any_user_creates)) => {
+                let grant = PrefixGrant { prefix: prefix.clone(), acl, any_user_creates, generation: generation.next() };
+                let row = ring.seal_grant(&grant);
+                let gained = ring.digest_grant(&row);
+                (Effect::PutGrant(row), Apply::PutGrant(Box::new(grant)), gained)
+            }
+            None if old.is_none() => return Err(Error::NotFound(format!("a grant on prefix `{prefix}`"))),
+            None => (Effect::DeleteGrant, Apply::DeleteGrant(prefix.clone()), DigestDelta::default()),
+        };
+        let expected = if old.is_some() { Expected::At(NO_INCARNATION, generation) } else { Expected::Absent };
+        let write = Write {
+            target: Target::Prefix(prefix.clone()),
+            expected,
+            effect,
+            digest: add(gained, gone),
+            change: self.change(caller, Action::ChangePrefix),
+        };
+        let revision = self.submit(write, apply).await?;
+        Ok((revision, generation.next(), old_acl))
+    }
+
+    /// Whether a creation rule lets `caller` create anything at all.
+    #[must_use]
+    pub fn may_create_anywhere(&self, caller: &Caller) -> bool {
+        let is_user = caller.identities().any(|i| matches!(i, claviger_domain::Identity::User { .. }));
+        let rule = |g: &Arc<PrefixGrant>| {
+            (g.any_user_creates && is_user) || g.acl.reaching(caller).any(|g| g.capabilities.contains(Capability::Create))
+        };
+        self.memory.read(|t| t.grants.values().any(rule))
+    }
+
+    /// The right that covers `id` from prefixes, for lint and explanation.
+    #[must_use]
+    pub fn covering(&self, id: &KeyId) -> Vec<PrefixGrant> {
+        self.memory.read(|t| t.covering(id).cloned().collect())
+    }
+}

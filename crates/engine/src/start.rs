@@ -1,0 +1,323 @@
+//! From a store to a running engine: reading every row, checking each one's MAC and the sum over all of them.
+
+use crate::commit::{Committer, Sealer};
+use crate::feed::Feed;
+use crate::memory::{Entry, Grave, Memory, SealedVersion, Slot, Tables};
+use crate::{Conflict, Error};
+use claviger_crypto::{CryptoError, Head, KeyRing, RootOfTrust, add, random};
+use claviger_domain::audit::{Action, Outcome, Record, Subject as AuditSubject};
+use claviger_domain::{Clock, Grant, KeyId, RequestId, Revision, Timestamp};
+use claviger_ports::{AuditSink, BarrierRow, DigestDelta, Loaded, LoadedVersion, Store, StoreError};
+use parking_lot::RwLock;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// What a site may set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bytes of data that one version may have at most.
+    pub max_value: usize,
+    /// Versions that one key may have at most.
+    pub max_versions: usize,
+    /// Sealed data up to this many bytes is kept in memory; longer data is read from the store on each use.
+    pub inline_limit: usize,
+    /// Grants that every new key gets.
+    pub default_grants: Vec<Grant>,
+    /// Whether to start although rows were removed, added or rolled back behind Claviger's back.
+    pub accept_tampering: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_value: 1 << 20, max_versions: 1000, inline_limit: 64 << 10, default_grants: Vec::new(), accept_tampering: false }
+    }
+}
+
+/// The application. Cheap to share; everything in it lives as long as the last handle.
+pub struct Engine {
+    pub(crate) settings: Settings,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) audit: Arc<dyn AuditSink>,
+    pub(crate) ring: Arc<RwLock<Arc<KeyRing>>>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) queue: mpsc::Sender<crate::commit::Pending>,
+    pub(crate) counts: Arc<crate::commit::Counts>,
+    /// Writers of one key take turns, so that they do not make each other start again.
+    pub(crate) turns: Box<[tokio::sync::Mutex<()>]>,
+}
+
+/// What was found at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartReport {
+    /// Keys that are served.
+    pub keys: usize,
+    /// Keys whose record does not authenticate, with the reason.
+    pub damaged: Vec<(String, String)>,
+    /// Whether the sum over all rows is the one that the head has.
+    pub digest_matches: bool,
+    /// The head's revision.
+    pub revision: Revision,
+}
+
+/// A running engine and what was found at its start.
+pub struct Started {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// The findings.
+    pub report: StartReport,
+    /// The task that commits; it ends, and has closed the store, when the last engine handle is gone.
+    pub committer: tokio::task::JoinHandle<()>,
+}
+
+/// Prepares an empty store: makes the barrier key and the first head.
+///
+/// # Errors
+/// [`Error::Conflict`] when the store has a head already.
+pub async fn initialise(store: &dyn Store, roots: &[&dyn RootOfTrust], now: Timestamp) -> Result<KeyRing, Error> {
+    if store.head().await?.is_some() {
+        return Err(Error::Conflict(Conflict::Exists));
+    }
+    let (ring, barriers) = KeyRing::create(roots, now).await?;
+    let revision = Revision { epoch: 1, number: 0 };
+    let head = ring.seal_head(&Head { revision, commit_id: random(), digest: DigestDelta::default(), checkpoint: None });
+    store.initialise(&head, &barriers).await?;
+    Ok(ring)
+}
+
+pub(crate) struct Contents {
+    pub(crate) tables: Tables,
+    pub(crate) report: StartReport,
+}
+
+struct Loading<'a> {
+    ring: &'a KeyRing,
+    inline_limit: usize,
+    entries: HashMap<KeyId, Entry>,
+    damaged: HashMap<KeyId, String>,
+    tables: Tables,
+    digest: DigestDelta,
+}
+
+/// Reads the whole store and checks it.
+pub(crate) async fn load(store: &dyn Store, ring: &KeyRing, inline_limit: usize) -> Result<Contents, Error> {
+    let mut loading = Loading {
+        ring,
+        inline_limit,
+        entries: HashMap::new(),
+        damaged: HashMap::new(),
+        tables: Tables::default(),
+        digest: DigestDelta::default(),
+    };
+    let mut visit = |rows: Vec<Loaded>| {
+        rows.into_iter().for_each(|row| loading.take(row));
+        Ok::<(), StoreError>(())
+    };
+    let row = store.load(inline_limit as u64, &mut visit).await?;
+    let head = ring.open_head(&row)?;
+    Ok(loading.finish(&head))
+}
+
+impl Loading<'_> {
+    fn take(&mut self, row: Loaded) {
+        match row {
+            Loaded::Key(row, revision) => {
+                let digest = self.ring.digest_key(&row);
+                self.digest = add(self.digest, digest);
+                match self.ring.open_key(&row) {
+                    Ok(meta) => drop(self.entries.insert(row.id, Entry { meta, revision, digest, sealed: Vec::with_capacity(1) })),
+                    Err(why) => drop(self.damaged.insert(row.id, why.to_string())),
+                }
+            }
+            Loaded::Version(version) => self.take_version(version),
+            Loaded::Grant(row, _) => {
+                self.digest = add(self.digest, self.ring.digest_grant(&row));
+                match self.ring.open_grant(&row) {
+                    Ok(grant) => drop(self.tables.grants.insert(row.prefix, Arc::new(grant))),
+                    Err(why) => {
+                        tracing::error!(prefix = %row.prefix, %why, "the grants of prefix `{}` do not authenticate and do not count", row.prefix)
+                    }
+                }
+            }
+            Loaded::Tombstone(row, revision) => {
+                self.digest = add(self.digest, self.ring.digest_tombstone(&row));
+                match self.ring.open_tombstone(&row) {
+                    Ok(tombstone) => self.bury(tombstone, revision),
+                    Err(why) => tracing::error!(key.id = %row.key.id, %why, "the tombstone of `{}` does not authenticate", row.key.id),
+                }
+            }
+        }
+    }
+
+    fn take_version(&mut self, row: LoadedVersion) {
+        let digest = self.ring.digest_version(&row.key, row.version, &row.wrapped_key, row.data_len, &row.data_tag);
+        self.digest = add(self.digest, digest);
+        let Some(entry) = self.entries.get_mut(&row.key.id).filter(|e| e.meta.incarnation == row.key.incarnation) else { return };
+        entry.sealed.push(Arc::new(SealedVersion { version: row.version, wrapped_key: row.wrapped_key, data: row.data, digest }));
+    }
+
+    fn bury(&mut self, tombstone: claviger_crypto::Tombstone, revision: Revision) {
+        let id = tombstone.key.id.clone();
+        let later = self.tables.graves.get(&id).is_some_and(|g| g.revision > revision);
+        if !later {
+            self.tables.graves.insert(id, Arc::new(Grave { tombstone, revision }));
+        }
+    }
+
+    fn finish(mut self, head: &Head) -> Contents {
+        let report = StartReport {
+            keys: self.entries.len(),
+            damaged: self.damaged.iter().map(|(id, why)| (id.to_string(), why.clone())).collect(),
+            digest_matches: self.digest == head.digest,
+            revision: head.revision,
+        };
+        self.tables.revision = head.revision;
+        self.tables.keys.reserve(self.entries.len());
+        for (id, entry) in self.entries {
+            self.tables.put(id, Slot::Good(Arc::new(entry.slim(self.inline_limit))));
+        }
+        for (id, why) in self.damaged {
+            self.tables.put(id, Slot::Damaged(why.into()));
+        }
+        Contents { tables: self.tables, report }
+    }
+}
+
+impl Engine {
+    /// Loads the store and starts committing.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or rows were removed, added or rolled back (unless the settings accept that).
+    pub async fn start(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        audit: Arc<dyn AuditSink>,
+        ring: KeyRing,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Started, Error> {
+        let Contents { tables, report } = load(&*store, &ring, settings.inline_limit).await?;
+        if !report.digest_matches && report.damaged.is_empty() && !settings.accept_tampering {
+            return Err(Error::Internal(
+                "rows were removed from the store, added to it or rolled back behind Claviger's back; restore a backup, or look with `claviger check`".to_owned(),
+            ));
+        }
+        let feed = Arc::new(Feed::starting_at(tables.revision));
+        let memory = Arc::new(Memory::default());
+        memory.write(|t| *t = tables);
+        let ring = Arc::new(RwLock::new(Arc::new(ring)));
+        let counts = Arc::new(crate::commit::Counts::default());
+        let (queue, receiver) = mpsc::channel(4096);
+        let committer = Committer {
+            store: store.clone(),
+            sealer: Sealer { ring: ring.clone(), audit: audit.clone() },
+            memory: memory.clone(),
+            feed: feed.clone(),
+            inline_limit: settings.inline_limit,
+            queue: receiver,
+            counts: counts.clone(),
+        };
+        let committer = tokio::spawn(committer.run());
+        let turns = (0..1024).map(|_| tokio::sync::Mutex::new(())).collect();
+        let engine = Arc::new(Self { settings, clock, store, audit, ring, memory, feed, queue, counts, turns });
+        Ok(Started { engine, report, committer })
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn ring(&self) -> Arc<KeyRing> {
+        self.ring.read().clone()
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The revision that memory shows.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.memory.revision()
+    }
+
+    /// How many keys there are, damaged ones included.
+    #[must_use]
+    pub fn key_count(&self) -> usize {
+        self.memory.read(|t| t.keys.len())
+    }
+
+    /// How many streams follow changes.
+    #[must_use]
+    pub fn followers(&self) -> usize {
+        self.feed.followers()
+    }
+
+    /// The barrier keys that are open, and the one that new data is wrapped by.
+    #[must_use]
+    pub fn barrier_versions(&self) -> (u32, Vec<u32>) {
+        let ring = self.ring();
+        (ring.version(), ring.versions().collect())
+    }
+
+    /// Makes a new barrier key and uses it for everything sealed from now on; older ones stay for opening.
+    ///
+    /// # Errors
+    /// When a root does not wrap it or the store does not keep it; then the old one stays in use.
+    pub async fn rotate_barrier(&self, roots: &[&dyn RootOfTrust]) -> Result<Vec<BarrierRow>, Error> {
+        let _turn = self.turns[0].lock().await;
+        let (ring, added) = self.ring().rotate(roots, self.now()).await.map_err(|e: CryptoError| Error::Unavailable(e.to_string()))?;
+        self.store.add_barriers(&added).await?;
+        *self.ring.write() = Arc::new(ring);
+        Ok(added)
+    }
+
+    /// Records changes that are in the store and whose audit record was lost by a crash between commit and record.
+    /// `logged` are the revisions that the log's recent records name, `after` a revision before which all are known.
+    ///
+    /// # Errors
+    /// When the store or the log fail.
+    pub async fn reconcile(&self, logged: &HashSet<Revision>, after: Revision) -> Result<usize, Error> {
+        let mut found = 0;
+        let mut from = after;
+        loop {
+            let page = self.store.changes(from, 1000).await?;
+            let Some(last) = page.last() else { return Ok(found) };
+            from = last.revision;
+            for change in page.iter().filter(|c| !logged.contains(&c.revision)) {
+                found += 1;
+                let reason = format!("{} by {} was committed and its record was lost in a crash", change.what, change.actor);
+                let subjects = [AuditSubject { key: &change.target, versions: &[] }];
+                self.note(&system_record(self.now(), change.request_id, Action::Reconcile, &subjects, &reason, Some(change.revision)))
+                    .await?;
+            }
+        }
+    }
+}
+
+/// A record of something that Claviger itself did.
+fn system_record<'a>(
+    at: Timestamp,
+    request_id: RequestId,
+    action: Action,
+    subjects: &'a [AuditSubject<'a>],
+    reason: &'a str,
+    revision: Option<Revision>,
+) -> Record<'a> {
+    Record {
+        at,
+        request_id,
+        caller: None,
+        address: None,
+        surface: "server",
+        action,
+        subjects,
+        outcome: Outcome::Ok,
+        reason,
+        revision,
+        rights: None,
+    }
+}
