@@ -22,6 +22,7 @@
 //! | `log.pub` | the public key in C2SP verifier-key form |
 //! | `reserve`, `spare`, `lock` | disk space held back, the next part filled with zeros ahead, the writer's lock |
 
+mod alerts;
 mod disk;
 mod ecs;
 mod error;
@@ -42,6 +43,7 @@ mod verify;
 mod wake;
 mod writer;
 
+pub use alerts::{AlertLimits, Alerts};
 pub use disk::Faults;
 pub use ecs::encode_ecs;
 pub use error::AuditError;

@@ -7,6 +7,7 @@
 //! This crate does no I/O, reads no clock, and knows neither HTTP nor what a caller may do. That the peer holds the key of
 //! the certificate that it shows is checked in the TLS handshake, not here.
 
+mod break_glass;
 mod certificate;
 mod chain;
 mod denials;
@@ -23,6 +24,7 @@ mod spiffe_x509;
 mod testing;
 mod token;
 
+pub use break_glass::{BREAK_GLASS_GROUP, BreakGlass};
 pub use denials::{DenialLimits, Denials, RateLimited};
 pub use knox::{Credential, KnoxProvider, KnoxProviders};
 pub use mtls::{MachineCertificates, MachineNames, NameCase, VerifiedLeaf, WildcardNames};
@@ -106,7 +108,7 @@ mod tests {
     fn verifiers(ca: &Authority) -> Verifiers {
         let bundles = BTreeMap::from([(TrustDomain::parse("dom").unwrap(), ca.roots())]);
         let machines = Some(MachineCertificates::new(ca.roots()));
-        Verifiers { machines, services: Some(TrustBundles::new(bundles)), generation: 1 }
+        Verifiers { machines, services: Some(TrustBundles::new(bundles)), break_glass: None, generation: 1 }
     }
 
     fn tokens() -> TokenTable {
@@ -125,7 +127,7 @@ mod tests {
         let verifiers = verifiers(&ca);
         let nothing = verifiers.examine(&evidence(&[]));
         let foreign = verifiers.examine(&evidence(&Authority::root("ca").leaf(&["h", "spiffe://dom/a"], &|_| {})));
-        let off = Verifiers { machines: None, services: None, generation: 1 };
+        let off = Verifiers { machines: None, services: None, break_glass: None, generation: 1 };
         let off = off.examine(&evidence(&ca.leaf(&["h", "spiffe://dom/a"], &|_| {})));
         let attempt = |certificate, token| method.authenticate(&Attempt { certificate, claimed_name: Some(b"h"), token });
         assert_eq!(attempt(&nothing, None), Verdict::NotPresented, "{}", method.method());

@@ -13,6 +13,8 @@ pub struct Verifiers {
     pub machines: Option<MachineCertificates>,
     /// Workloads' certificates; `None` when the method is not configured.
     pub services: Option<TrustBundles>,
+    /// Emergency certificates; `None` when there are none.
+    pub break_glass: Option<MachineCertificates>,
     /// Another number for every set of roots: what an older set proved does not count any more.
     pub generation: u64,
 }
@@ -24,6 +26,8 @@ pub struct CertificateProof {
     pub machine: Result<VerifiedLeaf, Rejection>,
     /// As a workload's. [`Rejection::NoProvider`] when workloads are not configured.
     pub service: Result<VerifiedSvid, Rejection>,
+    /// As an emergency certificate, where it is one.
+    pub break_glass: Option<VerifiedLeaf>,
     generation: u64,
     examined: Timestamp,
     good_until: Timestamp,
@@ -36,8 +40,10 @@ impl Verifiers {
         let machine = self.machines.as_ref().map_or(Err(Rejection::NoProvider), |m| m.verify(evidence));
         let service = self.services.as_ref().map_or(Err(Rejection::NoProvider), |s| s.verify(evidence));
         let service = service.map_err(|why| self.first_failure(why, &machine, evidence));
-        let good_until = good_until(&machine, &service, evidence);
-        CertificateProof { machine, service, generation: self.generation, examined: evidence.now, good_until }
+        let break_glass = self.break_glass.as_ref().and_then(|b| b.verify(evidence).ok());
+        let until = break_glass.as_ref().map_or(Timestamp(i64::MAX), VerifiedLeaf::valid_until);
+        let good_until = good_until(&machine, &service, evidence).min(until);
+        CertificateProof { machine, service, break_glass, generation: self.generation, examined: evidence.now, good_until }
     }
 
     /// Knox verifies the chain before it looks for a SPIFFE ID. We need the ID to choose the bundle, and so, for the text
@@ -82,7 +88,7 @@ mod tests {
     use crate::testing::{Authority, NOW, at, evidence};
 
     fn machines_of(ca: &Authority, generation: u64) -> Verifiers {
-        Verifiers { machines: Some(MachineCertificates::new(ca.roots())), services: None, generation }
+        Verifiers { machines: Some(MachineCertificates::new(ca.roots())), services: None, break_glass: None, generation }
     }
 
     #[test]

@@ -147,6 +147,14 @@ impl KeyRing {
         SecretBytes::new(subkey(&first.key, first.version, "audit").to_vec())
     }
 
+    /// The Ed25519 seed, 32 bytes, of the authority that signs emergency certificates: whoever can open the barrier can
+    /// make it, and nobody else. It stays the same over rotations.
+    #[must_use]
+    pub fn break_glass_seed(&self) -> SecretBytes {
+        let first = &self.barriers[0];
+        SecretBytes::new(subkey(&first.key, first.version, "break-glass").to_vec())
+    }
+
     fn of(barriers: Vec<Arc<Barrier>>) -> Self {
         // Only from the first barrier key: over a rotation the sum of all rows' hashes must not change.
         let digest = hmac::Key::new(hmac::HMAC_SHA256, &*subkey(&barriers[0].key, barriers[0].version, "digest"));

@@ -78,7 +78,18 @@ impl KeyRing {
         wrapped_key: &Sealed,
         data: &Sealed,
     ) -> Result<SecretBytes, CryptoError> {
-        let place = Place { key: permit.key(), kind, version };
+        self.open_at(&Place { key: permit.key(), kind, version }, wrapped_key, data)
+    }
+
+    /// Whether a version would open, without letting anyone see it: for checking a whole store.
+    ///
+    /// # Errors
+    /// As [`KeyRing::open_version`].
+    pub fn check_version(&self, key: &KeyRef, kind: KeyKind, version: VersionId, wrapped_key: &Sealed, data: &Sealed) -> Result<(), CryptoError> {
+        self.open_at(&Place { key, kind, version }, wrapped_key, data).map(drop)
+    }
+
+    fn open_at(&self, place: &Place<'_>, wrapped_key: &Sealed, data: &Sealed) -> Result<SecretBytes, CryptoError> {
         let malformed = |why| CryptoError::Malformed { what: place.describe(), why };
         let (header, sealed_key) = Header::split(&wrapped_key.0).map_err(malformed)?;
         let Some(barrier) = self.barrier(header.barrier) else {

@@ -148,7 +148,7 @@ impl Engine {
 
     /// Everything of a read except its record.
     async fn open(&self, caller: &Caller, id: &str, select: Select) -> Result<ReadKey, Error> {
-        let (entry, permit) = self.memory.read(|t| permitted::<cap::Read>(t, caller, id))?;
+        let (entry, permit) = self.permit::<cap::Read>(caller, id).await?;
         let chosen = choose(&entry.meta, select, self.now())?;
         let ring = self.ring();
         let mut versions = Vec::with_capacity(chosen.len());
@@ -374,7 +374,7 @@ impl Engine {
     async fn delete_unrecorded(&self, caller: &Caller, id: &str, precondition: Precondition) -> Result<(Revision, Acl), Error> {
         let _turn = self.turn(id).await;
         for _ in 0..TRIES {
-            let (entry, permit) = self.memory.read(|t| permitted::<cap::Admin>(t, caller, id))?;
+            let (entry, permit) = self.permit::<cap::Admin>(caller, id).await?;
             let meta = &entry.meta;
             if !precondition.holds(meta.incarnation, meta.generation) {
                 return Err(Error::Conflict(Conflict::Changed));
@@ -439,7 +439,7 @@ impl Engine {
     ) -> Result<(Added, Arc<Entry>), Error> {
         let _turn = self.turn(id).await;
         for _ in 0..TRIES {
-            let (before, permit) = self.memory.read(|t| permitted::<C>(t, caller, id))?;
+            let (before, permit) = self.permit::<C>(caller, id).await?;
             if !precondition.holds(before.meta.incarnation, before.meta.generation) {
                 return Err(Error::Conflict(Conflict::Changed));
             }

@@ -8,19 +8,23 @@ mod error;
 mod feed;
 mod keys;
 mod memory;
+mod policy;
 mod prefixes;
 mod query;
 mod rights;
 mod start;
+#[cfg(test)]
+mod tests;
 
 pub use commit::CommitCounts;
 pub use error::{Conflict, Error, Refusal};
 pub use feed::{Event, Subject as EventSubject, Subscription, Told, WatchScope};
 pub use keys::{Added, NewKey, NewVersion, Precondition, ReadKey, Select};
 pub use memory::Entry;
+pub use policy::{AccessPolicy, Policy, Question};
 pub use query::{Disclosure, KeyPage, Listed, Pattern, Reached};
 pub use rights::RightsEdit;
-pub use start::{Engine, Settings, StartReport, Started, initialise};
+pub use start::{CheckReport, Engine, Settings, StartReport, Started, check, initialise};
 
 use claviger_domain::audit::{Action, Outcome, Record, RightsChange, Subject};
 use claviger_domain::{Caller, Revision};

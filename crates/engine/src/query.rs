@@ -242,7 +242,7 @@ impl Engine {
     }
 
     async fn past(&self, caller: &Caller, id: &str, limit: u32) -> Result<Vec<(KeyMeta, Revision)>, Error> {
-        let (_, permit) = self.memory.read(|t| permitted::<cap::Admin>(t, caller, id))?;
+        let (_, permit) = self.permit::<cap::Admin>(caller, id).await?;
         let rows = self.store.history(permit.key(), limit).await?;
         let ring = self.ring();
         let open = |(row, replaced)| match ring.open_key(&row) {

@@ -24,13 +24,22 @@ pub struct Settings {
     pub inline_limit: usize,
     /// Grants that every new key gets.
     pub default_grants: Vec<Grant>,
+    /// Asked when the ACLs say no.
+    pub policy: Option<crate::Policy>,
     /// Whether to start although rows were removed, added or rolled back behind Claviger's back.
     pub accept_tampering: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_value: 1 << 20, max_versions: 1000, inline_limit: 64 << 10, default_grants: Vec::new(), accept_tampering: false }
+        Self {
+            max_value: 1 << 20,
+            max_versions: 1000,
+            inline_limit: 64 << 10,
+            default_grants: Vec::new(),
+            policy: None,
+            accept_tampering: false,
+        }
     }
 }
 
@@ -47,6 +56,42 @@ pub struct Engine {
     pub(crate) counts: Arc<crate::commit::Counts>,
     /// Writers of one key take turns, so that they do not make each other start again.
     pub(crate) turns: Box<[tokio::sync::Mutex<()>]>,
+}
+
+/// What a scan of every row found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Keys, versions and damage, as at a start.
+    pub start: StartReport,
+    /// Versions whose data was opened and is whole.
+    pub versions: usize,
+    /// Versions that do not open, or are missing, with the reason.
+    pub bad_versions: Vec<(String, String)>,
+}
+
+/// Reads every row and opens every version without letting anyone see it. Changes nothing.
+///
+/// # Errors
+/// When the store cannot be read at all or its head does not authenticate.
+pub async fn check(store: &dyn Store, ring: &KeyRing) -> Result<CheckReport, Error> {
+    let Contents { tables, report } = load(store, ring, 0).await?;
+    let mut checked = CheckReport { start: report, versions: 0, bad_versions: Vec::new() };
+    for slot in tables.keys.values() {
+        let Slot::Good(entry) = slot else { continue };
+        let alive = entry.meta.versions.iter().filter(|v| v.state != claviger_domain::VersionState::Destroyed);
+        for version in alive {
+            let key = entry.meta.key_ref();
+            let opened = match store.version(&key, version.id).await? {
+                Some((wrapped, data)) => ring.check_version(&key, entry.meta.kind, version.id, &wrapped, &data).map_err(|e| e.to_string()),
+                None => Err("its data is missing".to_owned()),
+            };
+            match opened {
+                Ok(()) => checked.versions += 1,
+                Err(why) => checked.bad_versions.push((format!("{} version {}", key.id, version.id), why)),
+            }
+        }
+    }
+    Ok(checked)
 }
 
 /// What was found at start.

@@ -1,1 +1,9 @@
-//! Test servers, certificates and clocks for Claviger's tests.
+//! Real servers, raw clients and settable clocks for Claviger's tests. Nothing here is used outside tests.
+
+mod client;
+mod clock;
+mod server;
+
+pub use client::{Answer, Client, Credential};
+pub use clock::TestClock;
+pub use server::{Options, TestServer};

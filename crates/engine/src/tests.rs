@@ -1,0 +1,394 @@
+//! The engine over a store in memory: what callers see, what is recorded, and what happens when a part fails.
+#![allow(clippy::unwrap_used)]
+
+use crate::*;
+use claviger_crypto::{FileRoot, KeyRing};
+use claviger_domain::audit::Record;
+use claviger_domain::*;
+use claviger_ports::{AuditError, AuditSink, LogCheckpoint, MemStore, Store};
+use claviger_testkit::TestClock;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Keeps one line per record, or refuses them all.
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    broken: AtomicBool,
+}
+
+impl AuditSink for Log {
+    fn append(&self, r: &Record<'_>) -> BoxFuture<'static, Result<(), AuditError>> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(AuditError::Io("gone".into())) });
+        }
+        let keys: Vec<_> = r.subjects.iter().map(|s| s.key).collect();
+        let who = r.caller.map_or("-", Caller::name);
+        self.lines.lock().push(format!("{who} {} {} {}", r.action.name(), keys.join(","), r.outcome.name()));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn checkpoint(&self) -> Option<LogCheckpoint> {
+        None
+    }
+}
+
+struct Site {
+    engine: Arc<Engine>,
+    log: Arc<Log>,
+    clock: Arc<TestClock>,
+    store: Arc<MemStore>,
+    root: FileRoot,
+    _folder: tempfile::TempDir,
+}
+
+async fn ring(store: &dyn Store, root: &FileRoot) -> KeyRing {
+    KeyRing::open(&store.barriers().await.unwrap(), &[root]).await.unwrap()
+}
+
+impl Site {
+    async fn with(settings: Settings) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = FileRoot::create(&folder.path().join("root")).unwrap();
+        let store = Arc::new(MemStore::new());
+        initialise(&*store, &[&root], Timestamp(0)).await.unwrap();
+        let (log, clock) = (Arc::new(Log::default()), Arc::new(TestClock::at(1_000)));
+        let ring = ring(&*store, &root).await;
+        let started = Engine::start(settings, store.clone(), log.clone(), ring, clock.clone()).await.unwrap();
+        let site = Self { engine: started.engine, log, clock, store, root, _folder: folder };
+        site.grant("", &[("user:root", Preset::Admin.capabilities())], true).await.unwrap();
+        site
+    }
+
+    async fn new() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    async fn restart(&self) -> Result<Started, Error> {
+        let ring = ring(&*self.store, &self.root).await;
+        Engine::start(Settings::default(), self.store.clone(), self.log.clone(), ring, self.clock.clone()).await
+    }
+
+    async fn grant(&self, prefix: &str, grants: &[(&str, Capabilities)], any: bool) -> Result<(), Error> {
+        let system = Caller::system("test", RequestId(9));
+        self.engine
+            .change_prefix(&system, "test", &Prefix::parse(prefix).unwrap(), Some((acl(grants), any)), Precondition::Any)
+            .await
+            .map(drop)
+    }
+
+    async fn create(&self, by: &Caller, id: &str, data: &str, grants: &[(&str, Capabilities)]) -> Result<Added, Error> {
+        self.engine.create(by, "test", new_key(id, data, grants)).await
+    }
+
+    async fn read(&self, by: &Caller, id: &str) -> Result<Vec<String>, Error> {
+        self.read_as(by, id, Select::Active).await
+    }
+
+    async fn read_as(&self, by: &Caller, id: &str, select: Select) -> Result<Vec<String>, Error> {
+        let read = self.engine.read(by, "test", id, select).await?;
+        Ok(read.versions.iter().map(|(_, d)| String::from_utf8_lossy(d.expose()).into_owned()).collect())
+    }
+
+    async fn add(&self, by: &Caller, id: &str, data: &str) -> VersionId {
+        let added = self.engine.add_version(by, "test", id, &version(data), false, Precondition::Any).await.unwrap();
+        added.version.unwrap()
+    }
+
+    async fn set(&self, by: &Caller, id: &str, who: &str, capabilities: Capabilities) -> Result<Added, Error> {
+        let edit = RightsEdit::Set(vec![(who.parse().unwrap(), capabilities)]);
+        self.engine.change_rights(by, "test", id, &edit, Precondition::Any, |_, _| Ok(())).await
+    }
+}
+
+fn user(name: &str) -> Caller {
+    let identity = Identity::User { name: name.into(), groups: Arc::from([Arc::from("staff")]) };
+    Caller::new(Arc::from([Proven { identity, method: "token" }]), RequestId(7), None).unwrap()
+}
+
+fn acl(grants: &[(&str, Capabilities)]) -> Acl {
+    grants.iter().fold(Acl::default(), |acl, (p, c)| acl.set(p.parse().unwrap(), *c))
+}
+
+fn version(data: &str) -> NewVersion {
+    NewVersion { data: SecretBytes::new(data.as_bytes().to_vec()), expires: None }
+}
+
+fn new_key(id: &str, data: &str, grants: &[(&str, Capabilities)]) -> NewKey {
+    NewKey {
+        id: KeyId::parse(id).unwrap(),
+        first: version(data),
+        acl: acl(grants),
+        owners: Vec::new(),
+        description: String::new(),
+        labels: Labels::default(),
+        separate_duties: false,
+        max_lifetime: None,
+    }
+}
+
+const fn read_only() -> Preset {
+    Preset::Read
+}
+
+#[tokio::test]
+async fn a_rotation_gives_old_and_new_then_only_new() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    let first = site.create(&alice, "db", "old", &[]).await.unwrap().version.unwrap();
+    let second = site.add(&alice, "db", "new").await;
+    assert_eq!(site.read_as(&alice, "db", Select::Primary).await.unwrap(), ["old"]);
+    site.engine.transition(&alice, "test", "db", second, Transition::Promote, Precondition::Any).await.unwrap();
+    assert_eq!(site.read(&alice, "db").await.unwrap(), ["old", "new"]);
+    site.engine.transition(&alice, "test", "db", first, Transition::Deactivate, Precondition::Any).await.unwrap();
+    assert_eq!(site.read(&alice, "db").await.unwrap(), ["new"]);
+    assert_eq!(site.read_as(&alice, "db", Select::All).await.unwrap(), ["old", "new"]);
+    site.engine.transition(&alice, "test", "db", first, Transition::Reactivate, Precondition::Any).await.unwrap();
+    assert_eq!(site.read(&alice, "db").await.unwrap(), ["old", "new"]);
+}
+
+#[tokio::test]
+async fn a_destroyed_version_is_gone_from_memory_and_store() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    site.create(&alice, "db", "keep", &[]).await.unwrap();
+    let doomed = site.add(&alice, "db", "doomed").await;
+    for step in [Transition::Deactivate, Transition::Destroy] {
+        site.engine.transition(&alice, "test", "db", doomed, step, Precondition::Any).await.unwrap();
+    }
+    assert!(matches!(site.read_as(&alice, "db", Select::One(doomed)).await, Err(Error::NoVersion { .. })));
+    let key = site.engine.inspect(&alice, "test", "db").await.unwrap().entry.meta.key_ref();
+    assert_eq!(site.store.version(&key, doomed).await.unwrap(), None);
+    assert!(site.restart().await.unwrap().report.digest_matches);
+}
+
+#[tokio::test]
+async fn an_expired_version_is_never_given_out() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    let mut new = new_key("db", "short-lived", &[]);
+    new.max_lifetime = Some(60);
+    site.engine.create(&alice, "test", new).await.unwrap();
+    assert_eq!(site.read(&alice, "db").await.unwrap(), ["short-lived"]);
+    site.clock.advance(60);
+    assert_eq!(site.read(&alice, "db").await.unwrap_err(), Error::Denied(Refusal::Expired));
+    let fresh = site.add(&alice, "db", "fresh").await;
+    site.engine.transition(&alice, "test", "db", fresh, Transition::Promote, Precondition::Any).await.unwrap();
+    assert_eq!(site.read(&alice, "db").await.unwrap(), ["fresh"]);
+}
+
+#[tokio::test]
+async fn a_stranger_learns_nothing_and_a_reader_cannot_write() {
+    let site = Site::new().await;
+    site.create(&user("alice"), "db", "x", &[("user:bob", read_only().capabilities())]).await.unwrap();
+    assert_eq!(site.read(&user("eve"), "db").await.unwrap_err(), Error::Denied(Refusal::Unseen));
+    let denied = site.engine.add_version(&user("bob"), "test", "db", &version("y"), false, Precondition::Any).await.unwrap_err();
+    assert_eq!(denied, Error::Denied(Refusal::Lacks(Capability::Write)));
+    assert_eq!(site.log.lines.lock().last().unwrap(), "bob add_version db denied");
+}
+
+#[tokio::test]
+async fn a_revoked_grant_is_refused_at_once() {
+    let site = Site::new().await;
+    site.create(&user("alice"), "db", "x", &[("user:bob", read_only().capabilities())]).await.unwrap();
+    assert!(site.read(&user("bob"), "db").await.is_ok());
+    site.set(&user("alice"), "db", "user:bob", Capabilities::NONE).await.unwrap();
+    assert!(site.read(&user("bob"), "db").await.is_err());
+}
+
+#[tokio::test]
+async fn former_readers_of_a_deleted_key_are_told_and_strangers_are_not() {
+    let site = Site::new().await;
+    site.create(&user("alice"), "db", "x", &[("user:bob", read_only().capabilities())]).await.unwrap();
+    site.engine.delete(&user("alice"), "test", "db", Precondition::Any).await.unwrap();
+    assert!(matches!(site.read(&user("bob"), "db").await, Err(Error::Deleted { .. })));
+    assert!(matches!(site.read(&user("eve"), "db").await, Err(Error::NotFound(_))));
+    site.create(&user("eve"), "db", "hers", &[]).await.unwrap();
+    assert_eq!(site.read(&user("bob"), "db").await.unwrap_err(), Error::Denied(Refusal::Unseen));
+    assert!(site.restart().await.unwrap().report.digest_matches);
+}
+
+#[tokio::test]
+async fn who_administers_a_key_of_separate_duties_can_neither_read_it_nor_let_himself() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    let mut new = new_key("db", "x", &[("user:bob", Capabilities::of([Capability::Read]))]);
+    new.separate_duties = true;
+    site.engine.create(&alice, "test", new).await.unwrap();
+    assert!(site.read(&alice, "db").await.is_err());
+    assert!(site.read(&user("root"), "db").await.is_err());
+    assert!(site.read(&user("bob"), "db").await.is_ok());
+    for me in ["user:alice", "user_group:staff"] {
+        let refused = site.set(&alice, "db", me, Capabilities::of([Capability::Read])).await.unwrap_err();
+        assert!(matches!(refused, Error::Denied(Refusal::Rights(RightsError::SelfGrant(_)))), "{me}");
+    }
+    assert!(site.set(&alice, "db", "user:carol", Capabilities::of([Capability::Read])).await.is_ok());
+    let undo =
+        site.engine.change_meta(&alice, "test", "db", Precondition::Any, |m| Ok(KeyMeta { separate_duties: false, ..m.clone() })).await;
+    assert!(matches!(undo, Err(Error::Invalid { field: "separate_duties", .. })));
+}
+
+#[tokio::test]
+async fn nobody_raises_his_own_rights_on_a_prefix() {
+    let site = Site::new().await;
+    site.grant("team/", &[("user:lead", Capabilities::of([Capability::List, Capability::Admin]))], false).await.unwrap();
+    let team = Prefix::parse("team/").unwrap();
+    let more = acl(&[("user:lead", Preset::Admin.capabilities())]);
+    let refused = site.engine.change_prefix(&user("lead"), "test", &team, Some((more, false)), Precondition::Any).await.unwrap_err();
+    assert!(matches!(refused, Error::Denied(Refusal::Rights(_))));
+    let elsewhere = Prefix::parse("other/").unwrap();
+    let refused =
+        site.engine.change_prefix(&user("lead"), "test", &elsewhere, Some((Acl::default(), true)), Precondition::Any).await.unwrap_err();
+    assert_eq!(refused, Error::Denied(Refusal::Lacks(Capability::Admin)));
+}
+
+#[tokio::test]
+async fn an_etag_lets_only_one_of_two_changes_through() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    let meta = site.create(&alice, "db", "x", &[]).await.unwrap().meta;
+    let is = Precondition::Is(meta.incarnation, meta.generation);
+    let add = |d| {
+        let (engine, alice) = (site.engine.clone(), alice.clone());
+        async move { engine.add_version(&alice, "test", "db", &version(d), false, is).await }
+    };
+    let (a, b) = tokio::join!(add("a"), add("b"));
+    assert_eq!([a.is_ok(), b.is_ok()].iter().filter(|ok| **ok).count(), 1);
+}
+
+#[tokio::test]
+async fn concurrent_writers_of_one_key_all_succeed_and_revisions_are_dense() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    let start = site.create(&alice, "db", "x", &[]).await.unwrap().revision;
+    let writers = (0..50).map(|i| {
+        let (engine, alice) = (site.engine.clone(), alice.clone());
+        tokio::spawn(async move {
+            engine.add_version(&alice, "test", "db", &version(&i.to_string()), false, Precondition::Any).await.unwrap().revision.number
+        })
+    });
+    let mut revisions: Vec<_> = futures::future::join_all(writers).await.into_iter().map(Result::unwrap).collect();
+    revisions.sort_unstable();
+    assert_eq!(revisions, (start.number + 1..=start.number + 50).collect::<Vec<_>>());
+    assert_eq!(site.read(&alice, "db").await.unwrap().len(), 51);
+}
+
+#[tokio::test]
+async fn without_a_record_there_is_no_answer() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    site.create(&alice, "db", "x", &[]).await.unwrap();
+    site.log.broken.store(true, Ordering::SeqCst);
+    assert!(matches!(site.read(&alice, "db").await, Err(Error::Unavailable(_))));
+    site.log.broken.store(false, Ordering::SeqCst);
+    assert!(site.read(&alice, "db").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_follower_is_told_of_changes_revocations_and_deletion() {
+    let site = Site::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    site.create(&alice, "team/db", "x", &[("user:bob", read_only().capabilities())]).await.unwrap();
+    site.grant("team/", &[("user:carol", read_only().capabilities())], false).await.unwrap();
+    let scope = WatchScope { ids: vec![KeyId::parse("team/db").unwrap()], prefixes: vec![] };
+    let mut follow = Vec::new();
+    for who in [&bob, &user("carol"), &user("eve")] {
+        follow.push((who.clone(), site.engine.watch(who, "test", scope.clone(), None).await.unwrap(), Vec::new()));
+    }
+    site.add(&alice, "team/db", "y").await;
+    site.set(&alice, "team/db", "user:bob", Capabilities::NONE).await.unwrap();
+    site.grant("team/", &[("user:dan", read_only().capabilities())], false).await.unwrap();
+    site.engine.delete(&alice, "test", "team/db", Precondition::Any).await.unwrap();
+    for (who, subscription, told) in &mut follow {
+        for _ in 0..4 {
+            let event = subscription.next().await.unwrap();
+            told.extend(site.engine.told(who, subscription, &event).into_iter().map(|t| match t {
+                Told::Changed { what, .. } => what,
+                Told::Deleted { .. } => "deleted",
+                Told::Revoked { .. } => "revoked",
+                Told::Compacted { .. } => "compacted",
+            }));
+        }
+    }
+    assert_eq!(follow[2].2, Vec::<&str>::new(), "a stranger is told nothing");
+    assert!(follow[0].2.contains(&"revoked"), "{:?}", follow[0].2);
+}
+
+#[tokio::test]
+async fn a_policy_is_asked_only_when_the_acl_says_no() {
+    struct Friend(Arc<Mutex<u32>>);
+    impl AccessPolicy for Friend {
+        fn ask(&self, question: Question<'_>) -> BoxFuture<'static, Result<bool, String>> {
+            *self.0.lock() += 1;
+            let allow = question.caller.name() == "friend" && question.wanted == Capability::Read;
+            Box::pin(async move { Ok(allow) })
+        }
+    }
+    let asked = Arc::new(Mutex::new(0));
+    let settings = Settings { policy: Some(Policy(Arc::new(Friend(asked.clone())))), ..Settings::default() };
+    let site = Site::with(settings).await;
+    site.create(&user("alice"), "db", "x", &[]).await.unwrap();
+    assert!(site.read(&user("alice"), "db").await.is_ok());
+    assert_eq!(*asked.lock(), 0);
+    assert!(site.read(&user("friend"), "db").await.is_ok());
+    assert!(site.read(&user("eve"), "db").await.is_err());
+    assert_eq!(*asked.lock(), 2);
+}
+
+#[tokio::test]
+async fn a_rotated_barrier_opens_what_was_sealed_before_and_after() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    site.create(&alice, "old", "before", &[]).await.unwrap();
+    site.engine.rotate_barrier(&[&site.root]).await.unwrap();
+    site.create(&alice, "new", "after", &[]).await.unwrap();
+    let restarted = site.restart().await.unwrap();
+    assert!(restarted.report.digest_matches);
+    assert_eq!(restarted.engine.barrier_versions(), (2, vec![1, 2]));
+    for id in ["old", "new"] {
+        assert!(restarted.engine.read(&alice, "test", id, Select::Active).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_list_shows_what_the_caller_has_a_right_on_page_by_page() {
+    let site = Site::new().await;
+    for i in 0..25 {
+        let grants: &[(&str, Capabilities)] = if i % 2 == 0 { &[("user:bob", Preset::Read.capabilities())] } else { &[] };
+        site.create(&user("alice"), &format!("k/{i:02}"), "x", grants).await.unwrap();
+    }
+    let mut pattern = Pattern { prefix: "k/".into(), ..Pattern::default() };
+    let mut seen = Vec::new();
+    loop {
+        let page = site.engine.list(&user("bob"), "test", &pattern, 5).await.unwrap();
+        seen.extend(page.keys.iter().map(|k| k.entry.meta.id.to_string()));
+        pattern.after = page.next;
+        if pattern.after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, (0..25).step_by(2).map(|i| format!("k/{i:02}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_value_or_a_key_beyond_the_limits_is_refused_and_changes_nothing() {
+    let site = Site::with(Settings { max_value: 4, max_versions: 2, ..Settings::default() }).await;
+    let alice = user("alice");
+    assert!(matches!(site.create(&alice, "db", "12345", &[]).await, Err(Error::Invalid { field: "data", .. })));
+    site.create(&alice, "db", "1234", &[]).await.unwrap();
+    site.add(&alice, "db", "x").await;
+    let third = site.engine.add_version(&alice, "test", "db", &version("y"), false, Precondition::Any).await;
+    assert!(matches!(third, Err(Error::Invalid { field: "versions", .. })));
+    assert_eq!(site.engine.key_count(), 1);
+}
+
+#[tokio::test]
+async fn large_data_is_read_from_the_store() {
+    let site = Site::with(Settings { inline_limit: 8, ..Settings::default() }).await;
+    let alice = user("alice");
+    let long = "x".repeat(5000);
+    site.create(&alice, "db", &long, &[]).await.unwrap();
+    assert_eq!(site.read(&alice, "db").await.unwrap(), [long]);
+}
