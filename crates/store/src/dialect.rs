@@ -103,12 +103,14 @@ pub(crate) mod statements {
     pub(crate) const CHANGES: &str = "SELECT epoch, revision, target, what, actor, request_id, made FROM changes \
          WHERE (epoch, revision) > (?, ?) ORDER BY epoch, revision LIMIT ?";
 
-    pub(crate) const LOAD_KEYS: &str = "SELECT id, incarnation, generation, kind, meta, mac, epoch, revision FROM \"keys\" ORDER BY id";
+    pub(crate) const LOAD_KEYS: &str = "SELECT id, incarnation, generation, kind, meta, mac, epoch, revision FROM \"keys\" \
+         WHERE id > ? ORDER BY id LIMIT ?";
     pub(crate) const LOAD_VERSIONS: &str = "SELECT key_id, incarnation, version_id, wrapped_key, data_len, \
-         CASE WHEN data_len <= ? THEN data ELSE data_tag END FROM versions ORDER BY key_id";
+         CASE WHEN data_len <= ? THEN data ELSE data_tag END FROM versions \
+         WHERE (key_id, incarnation, version_id) > (?, ?, ?) ORDER BY key_id, incarnation, version_id LIMIT ?";
+    pub(crate) const LOAD_TOMBSTONES: &str = "SELECT key_id, incarnation, body, mac, epoch, revision FROM tombstones \
+         WHERE (key_id, incarnation) > (?, ?) ORDER BY key_id, incarnation LIMIT ?";
     pub(crate) const LOAD_GRANTS: &str = "SELECT prefix, generation, body, mac, epoch, revision FROM \"grants\" ORDER BY prefix";
-    pub(crate) const LOAD_TOMBSTONES: &str =
-        "SELECT key_id, incarnation, body, mac, epoch, revision FROM tombstones ORDER BY key_id, incarnation";
 }
 
 /// SQLite's result codes (sqlite.org/rescode.html) that mean something special here.

@@ -1,15 +1,23 @@
 //! What is read: the whole store at a start, and single rows after it.
 
 use crate::dialect::{Connection, Query, Row, classify, statements};
-use crate::rows;
+use crate::rows::{self, Place};
 use crate::write::read_head;
 use claviger_domain::{KeyRef, Revision, VersionId};
 use claviger_ports::{BarrierRow, ChangeRow, HISTORY_LIMIT, HeadRow, KeyRow, Loaded, Sealed, StoreError};
-use futures::TryStreamExt;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use futures::task::noop_waker_ref;
 use sqlx::Connection as _;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-/// Rows that a visitor gets at once.
-const CHUNK: usize = 1024;
+/// Rows that are read, and given to a visitor, at once.
+pub(crate) const PAGE: usize = 1024;
+
+/// How long a load sleeps when the driver has not read a page yet. The runtime's timer is ten times coarser, which would
+/// double a start's time; so the thread itself sleeps, for less than a visitor keeps it busy with each page.
+const NAP: Duration = Duration::from_micros(100);
 
 /// A visitor of [`claviger_ports::Store::load`].
 pub(crate) type Visit<'a> = &'a mut (dyn FnMut(Vec<Loaded>) -> Result<(), StoreError> + Send);
@@ -19,34 +27,96 @@ pub(crate) async fn load(conn: &mut Connection, inline_limit: u64, visit: Visit<
     let mut tx = conn.begin().await.map_err(|e| classify(&e))?;
     let head = read_head(&mut tx).await?.ok_or_else(StoreError::not_initialised)?;
     let limit = i64::try_from(inline_limit).unwrap_or(i64::MAX);
-    let read_version = |row: &Row| rows::loaded_version(row, inline_limit).map(Loaded::Version);
-    deliver(&mut tx, sqlx::query(statements::LOAD_KEYS), visit, |row| rows::key_at(row).map(|(row, at)| Loaded::Key(row, at))).await?;
-    deliver(&mut tx, sqlx::query(statements::LOAD_VERSIONS).bind(limit), visit, read_version).await?;
-    deliver(&mut tx, sqlx::query(statements::LOAD_GRANTS), visit, |row| rows::grant_at(row).map(|(row, at)| Loaded::Grant(row, at)))
-        .await?;
-    deliver(&mut tx, sqlx::query(statements::LOAD_TOMBSTONES), visit, |row| {
-        rows::tombstone_at(row).map(|(row, at)| Loaded::Tombstone(row, at))
-    })
-    .await?;
+    let version = |row: &Row| rows::loaded_version(row, inline_limit).map(Loaded::Version);
+    let versions = |last: Option<&Place>| rows::bind_version_after(sqlx::query(statements::LOAD_VERSIONS).bind(limit), last);
+    let keys = |last: Option<&Place>| rows::bind_id_after(sqlx::query(statements::LOAD_KEYS), last);
+    let tombstones = |last: Option<&Place>| rows::bind_key_ref_after(sqlx::query(statements::LOAD_TOMBSTONES), last);
+    deliver(&mut tx, keys, rows::id_place, |row| rows::key_at(row).map(|(row, at)| Loaded::Key(row, at)), visit).await?;
+    deliver(&mut tx, versions, rows::version_place, version, visit).await?;
+    let tombstone = |row: &Row| rows::tombstone_at(row).map(|(row, at)| Loaded::Tombstone(row, at));
+    deliver(&mut tx, tombstones, rows::key_ref_place, tombstone, visit).await?;
+    // Few, and the empty prefix has no name before it: read at once.
+    let grants =
+        all(&mut tx, sqlx::query(statements::LOAD_GRANTS), |row| rows::grant_at(row).map(|(row, at)| Loaded::Grant(row, at))).await?;
+    in_chunks(grants, visit)?;
     tx.rollback().await.map_err(|e| classify(&e))?;
     Ok(head)
 }
 
+fn in_chunks(mut rows: Vec<Loaded>, visit: Visit<'_>) -> Result<(), StoreError> {
+    while !rows.is_empty() {
+        let rest = rows.split_off(rows.len().min(PAGE));
+        visit(std::mem::replace(&mut rows, rest))?;
+    }
+    Ok(())
+}
+
+/// Delivers a table page by page. While the visitor has one page, the driver's thread reads the next.
+///
+/// The driver hands over row by row, and a hand-over to a sleeping thread, either way, costs more than reading the row.
+/// So a page fits into the driver's buffer whole, and is taken out of it when it is there.
 async fn deliver(
     conn: &mut Connection,
-    query: Query,
-    visit: Visit<'_>,
+    after: impl Fn(Option<&Place>) -> Query,
+    place: fn(&Row) -> Result<Place, StoreError>,
     read: impl Fn(&Row) -> Result<Loaded, StoreError>,
+    visit: Visit<'_>,
 ) -> Result<(), StoreError> {
-    let mut stream = query.fetch(conn);
-    let mut chunk = Vec::with_capacity(CHUNK);
-    while let Some(row) = stream.try_next().await.map_err(|e| classify(&e))? {
-        chunk.push(read(&row)?);
-        if chunk.len() == CHUNK {
-            visit(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK)))?;
+    let query = |last: Option<&Place>| after(last).bind(PAGE as i64);
+    let mut page = finish(start(conn, query(None))?).await?;
+    let mut last = None;
+    while let Some(row) = page.last() {
+        // In a damaged table rows may be out of order, and a load that went back would never end.
+        let end = Some(place(row)?);
+        if end <= last {
+            return Err(StoreError::Damaged("rows are out of order".to_owned()));
         }
+        last = end;
+        let next = if page.len() == PAGE { Some(start(conn, query(last.as_ref()))?) } else { None };
+        visit(page.iter().map(&read).collect::<Result<_, _>>()?)?;
+        let Some(next) = next else { break };
+        page = finish(next).await?;
     }
-    if chunk.is_empty() { Ok(()) } else { visit(chunk) }
+    Ok(())
+}
+
+/// A page that is being read.
+struct Reading<'c> {
+    stream: BoxStream<'c, Result<Row, sqlx::Error>>,
+    rows: Vec<Row>,
+    ended: bool,
+}
+
+/// Sends a query to the driver's thread.
+fn start(conn: &mut Connection, query: Query) -> Result<Reading<'_>, StoreError> {
+    let mut reading = Reading { stream: query.fetch(conn), rows: Vec::with_capacity(PAGE), ended: false };
+    reading.take()?;
+    Ok(reading)
+}
+
+impl Reading<'_> {
+    /// Takes what is there, and asks not to be woken for more.
+    fn take(&mut self) -> Result<(), StoreError> {
+        let mut context = Context::from_waker(noop_waker_ref());
+        while !self.ended {
+            match self.stream.poll_next_unpin(&mut context) {
+                Poll::Ready(Some(row)) => self.rows.push(row.map_err(|e| classify(&e))?),
+                Poll::Ready(None) => self.ended = true,
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn finish(mut reading: Reading<'_>) -> Result<Vec<Row>, StoreError> {
+    reading.take()?;
+    while !reading.ended {
+        std::thread::sleep(NAP);
+        tokio::task::yield_now().await;
+        reading.take()?;
+    }
+    Ok(reading.rows)
 }
 
 /// One version's wrapped key and data.

@@ -146,6 +146,34 @@ pub(crate) fn bind_key_ref(query: Query, key: &KeyRef) -> Query {
     query.bind(key.id.as_str().to_owned()).bind(key.incarnation.0.cast_signed())
 }
 
+/// A row's place in its table: id, incarnation, version, as they are stored, so that the order is the database's.
+pub(crate) type Place = (String, i64, i64);
+
+pub(crate) fn id_place(row: &Row) -> Result<Place, StoreError> {
+    Ok((column(row, 0)?, 0, 0))
+}
+
+pub(crate) fn key_ref_place(row: &Row) -> Result<Place, StoreError> {
+    Ok((column(row, 0)?, column(row, 1)?, 0))
+}
+
+pub(crate) fn version_place(row: &Row) -> Result<Place, StoreError> {
+    Ok((column(row, 0)?, column(row, 1)?, column(row, 2)?))
+}
+
+/// Where a page starts: after a place, or before every id.
+pub(crate) fn bind_id_after(query: Query, last: Option<&Place>) -> Query {
+    query.bind(last.map_or_else(String::new, |(id, ..)| id.clone()))
+}
+
+pub(crate) fn bind_key_ref_after(query: Query, last: Option<&Place>) -> Query {
+    bind_id_after(query, last).bind(last.map_or(i64::MIN, |(_, incarnation, _)| *incarnation))
+}
+
+pub(crate) fn bind_version_after(query: Query, last: Option<&Place>) -> Query {
+    bind_key_ref_after(query, last).bind(last.map_or(i64::MIN, |(.., version)| *version))
+}
+
 pub(crate) fn bind_head(query: Query, head: &HeadRow) -> Query {
     bind_revision(query, head.revision).bind(head.commit_id.to_vec()).bind(head.sealed.0.to_vec())
 }

@@ -25,8 +25,8 @@ const CHECKPOINT_PAGES: &str = "8192";
 /// Readers at once; a start reads with one, requests for large data with the others.
 const READERS: u32 = 4;
 
-/// Rows that the driver may read ahead. Its default, 50, costs a load two thread switches per 50 rows.
-const ROWS_AHEAD: usize = 1024;
+/// Rows that the driver may read ahead: a page of a load, its end, and one to spare.
+const ROWS_AHEAD: usize = crate::read::PAGE + 2;
 
 /// One step per schema version, applied in order. A released step never changes.
 const MIGRATIONS: [&str; 1] = [include_str!("../migrations/1.sql")];

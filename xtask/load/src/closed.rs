@@ -38,6 +38,9 @@ pub(crate) struct Closed {
     /// Seconds measured.
     #[arg(long, value_parser = seconds, default_value = "5")]
     duration: Duration,
+    /// Send exactly so many requests instead, all of them measured; `--duration` and `--warmup` have no effect.
+    #[arg(long)]
+    count: Option<u64>,
     /// Seconds of the same load before the measured ones.
     #[arg(long, value_parser = seconds, default_value = "1")]
     warmup: Duration,
@@ -53,7 +56,8 @@ pub(crate) struct Closed {
     /// Open a new connection for every request.
     #[arg(long)]
     churn: bool,
-    /// First number put in place of `{n}`.
+    /// First number put in place of `{n}`. Each connection counts in steps of the number of connections: no number comes
+    /// twice, and of a list of targets whose length is a multiple of that number each connection has a part of its own.
     #[arg(long, default_value_t = 0)]
     first_number: u64,
 }
@@ -76,13 +80,16 @@ struct Run<'a> {
     phase: AtomicU8,
     /// Connections that have had their first answer.
     up: AtomicUsize,
+    /// Connections that have sent their share of `--count` and had all answers.
+    finished: AtomicUsize,
 }
 
 fn measure(arguments: &Closed) -> anyhow::Result<serde_json::Value> {
     ensure!((1..=MOST_CONNECTIONS).contains(&arguments.connections), "between 1 and {MOST_CONNECTIONS} connections");
     let peer = Peer::new(&arguments.server)?;
     let requests = Requests::new(&arguments.what, &peer.authority, &arguments.server.headers)?;
-    let run = Run { arguments, peer, requests, phase: AtomicU8::new(WARMING), up: AtomicUsize::new(0) };
+    let run = Run { arguments, peer, requests, phase: AtomicU8::new(WARMING), up: AtomicUsize::new(0), finished: AtomicUsize::new(0) };
+    ensure!(arguments.count.is_none_or(|count| count >= arguments.connections as u64), "fewer requests than connections");
     let threads = arguments.threads.clamp(1, arguments.connections);
     thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
@@ -114,6 +121,9 @@ impl Run<'_> {
     /// Takes the threads through warm-up and window; returns the window's length and the CPU time
     /// that this process used in it.
     fn conduct(&self) -> anyhow::Result<(Duration, Duration)> {
+        if self.arguments.count.is_some() {
+            return self.conduct_counted();
+        }
         let begun = Instant::now();
         while self.up.load(Ordering::Relaxed) < self.arguments.connections {
             if self.is_done() {
@@ -132,6 +142,25 @@ impl Run<'_> {
         }
         self.phase.store(DONE, Ordering::Relaxed);
         Ok((start.elapsed(), cpu_time().saturating_sub(cpu)))
+    }
+
+    /// As [`Run::conduct`], but until all requests of `--count` are answered.
+    fn conduct_counted(&self) -> anyhow::Result<(Duration, Duration)> {
+        println!("measuring");
+        std::io::stdout().flush()?;
+        let (start, cpu) = (Instant::now(), cpu_time());
+        self.phase.compare_exchange(WARMING, MEASURING, Ordering::Relaxed, Ordering::Relaxed).ok();
+        while self.finished.load(Ordering::Relaxed) < self.arguments.connections && !self.is_done() {
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok((start.elapsed(), cpu_time().saturating_sub(cpu)))
+    }
+
+    /// The number after `number` on the same connection, unless `--count` ends before it.
+    fn number_after(&self, number: u64) -> Option<u64> {
+        let next = number + self.arguments.connections as u64;
+        let end = self.arguments.count.map(|count| self.arguments.first_number + count);
+        end.is_none_or(|end| next < end).then_some(next)
     }
 
     fn is_done(&self) -> bool {
@@ -166,6 +195,8 @@ struct Slot {
     connection: Connection,
     sent: Instant,
     has_answered: bool,
+    /// Number of the request that is in flight.
+    number: u64,
 }
 
 /// One thread with its share of the connections.
@@ -174,9 +205,6 @@ struct Worker<'a> {
     poll: Poll,
     slots: Vec<Slot>,
     latencies: Latencies,
-    /// Number of the next request; threads count in steps so that none repeats another's.
-    number: u64,
-    step: u64,
     request: Vec<u8>,
 }
 
@@ -187,27 +215,20 @@ impl<'a> Worker<'a> {
             poll: Poll::new()?,
             slots: Vec::new(),
             latencies: Latencies::new()?,
-            number: run.arguments.first_number + index as u64,
-            step: threads as u64,
             request: Vec::new(),
         };
         for at in (index..run.arguments.connections).step_by(threads) {
-            let slot = worker.open(Token(at / threads))?;
+            let slot = worker.open(Token(at / threads), run.arguments.first_number + at as u64)?;
             worker.slots.push(slot);
         }
         Ok(worker)
     }
 
-    fn open(&mut self, token: Token) -> anyhow::Result<Slot> {
+    fn open(&mut self, token: Token, number: u64) -> anyhow::Result<Slot> {
         let mut connection = Connection::open(&self.run.peer, self.poll.registry(), token)?;
-        self.next_request();
+        self.run.requests.write(number, &mut self.request);
         connection.send(&self.request)?;
-        Ok(Slot { connection, sent: Instant::now(), has_answered: false })
-    }
-
-    fn next_request(&mut self) {
-        self.run.requests.write(self.number, &mut self.request);
-        self.number += self.step;
+        Ok(Slot { connection, sent: Instant::now(), has_answered: false, number })
     }
 
     fn work(mut self) -> anyhow::Result<Latencies> {
@@ -238,20 +259,24 @@ impl<'a> Worker<'a> {
             slot.has_answered = true;
             self.run.up.fetch_add(1, Ordering::Relaxed);
         }
+        let Some(number) = self.run.number_after(slot.number) else {
+            self.run.finished.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        };
         if self.run.arguments.churn {
-            return self.replace(token);
+            return self.replace(token, number);
         }
         ensure!(state == State::Open, "the server closed a connection that was to be kept");
-        self.next_request();
-        let slot = &mut self.slots[token.0];
+        self.run.requests.write(number, &mut self.request);
+        slot.number = number;
         slot.sent = Instant::now();
         slot.connection.send(&self.request)
     }
 
     /// Puts a new connection in the place of an answered one.
-    fn replace(&mut self, token: Token) -> anyhow::Result<()> {
+    fn replace(&mut self, token: Token, number: u64) -> anyhow::Result<()> {
         let started = Instant::now();
-        let mut fresh = self.open(token)?;
+        let mut fresh = self.open(token, number)?;
         // The handshake is part of what a request on a new connection costs.
         fresh.sent = started;
         fresh.has_answered = true;

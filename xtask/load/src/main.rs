@@ -9,8 +9,10 @@
 //! On standard output it writes `measuring` when all connections are up and warm, and at the end
 //! one line of JSON.
 
+mod blocking;
 mod closed;
 mod connection;
+mod flip;
 mod once;
 mod report;
 mod requests;
@@ -37,9 +39,11 @@ enum Mode {
     Closed(closed::Closed),
     /// Opens N server-sent-event streams and reports when each event arrived on them.
     Watch(stream::Watch),
-    /// Sends one request and prints status, length and body.
+    /// Sends single requests on one connection and prints status, length, body and times of each.
     Once(once::Once),
-    /// Prints the name that a client certificate carries: its common name, else its first DNS name.
+    /// Gives and takes a right in turn, and reports how soon readers are refused.
+    Flip(flip::Flip),
+    /// Prints the name that a client certificate carries: its first DNS name, else its common name.
     Name {
         /// Certificate file, PEM.
         #[arg(long)]
@@ -72,6 +76,7 @@ fn main() -> anyhow::Result<()> {
         Mode::Closed(arguments) => closed::run(&arguments),
         Mode::Watch(arguments) => stream::run(&arguments),
         Mode::Once(arguments) => once::run(&arguments),
+        Mode::Flip(arguments) => flip::run(&arguments),
         Mode::Name { cert } => {
             println!("{}", tls::name_in_certificate(&cert)?);
             Ok(())

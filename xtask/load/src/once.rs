@@ -1,18 +1,18 @@
-//! One request, one answer: how the bench prepares what it then measures.
+//! Single requests, one after another on one connection: how the bench prepares what it then measures, and how it
+//! causes events at moments that it knows.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::Write as _;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
 use clap::Args;
-use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 
-use crate::Server;
+use crate::blocking::Client;
+use crate::report::monotonic_ns;
 use crate::requests::{Requests, What};
-use crate::response::{Chunks, Framing, Head, parse_head};
 use crate::tls::Peer;
+use crate::{Server, seconds};
 
 /// Options of the mode.
 #[derive(Args)]
@@ -21,59 +21,44 @@ pub(crate) struct Once {
     server: Server,
     #[command(flatten)]
     what: What,
+    /// How many requests to send; each gets a line of its own.
+    #[arg(long, default_value_t = 1)]
+    count: u64,
+    /// Seconds between an answer and the next request.
+    #[arg(long, value_parser = seconds, default_value = "0")]
+    pause: Duration,
+    /// First number put in place of `{n}`.
+    #[arg(long, default_value_t = 0)]
+    first_number: u64,
 }
 
-/// Sends the request and prints `{"status", "length", "body"}`, whatever the status.
+/// Sends the requests and prints for each `{"status", "length", "body", "sent_ns", "answered_ns"}`, whatever the
+/// status. Times are on the machine's monotonic clock.
 pub(crate) fn run(arguments: &Once) -> anyhow::Result<()> {
-    println!("{}", exchange(&arguments.server, &arguments.what)?);
+    let peer = Peer::new(&arguments.server)?;
+    let requests = Requests::new(&arguments.what, &peer.authority, &arguments.server.headers)?;
+    let mut client = Client::open(&peer)?;
+    let mut request = Vec::new();
+    for number in 0..arguments.count {
+        if number > 0 {
+            thread::sleep(arguments.pause);
+        }
+        requests.write(arguments.first_number + number, &mut request);
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", exchange(&mut client, &request)?)?;
+        out.flush()?;
+    }
     Ok(())
 }
 
-fn exchange(server: &Server, what: &What) -> anyhow::Result<Value> {
-    let peer = Peer::new(server)?;
-    let requests = Requests::new(what, &peer.authority, &server.headers)?;
-    let mut request = Vec::new();
-    requests.write(0, &mut request);
-
-    let socket = TcpStream::connect(peer.address).with_context(|| format!("connecting to {}", peer.address))?;
-    socket.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let tls = ClientConnection::new(peer.config.clone(), peer.name.clone())?;
-    let mut stream = StreamOwned::new(tls, socket);
-    stream.write_all(&request)?;
-    let (head, body) = read_answer(&mut stream)?;
+fn exchange(client: &mut Client, request: &[u8]) -> anyhow::Result<Value> {
+    let sent = monotonic_ns();
+    let (head, body) = client.exchange(request)?;
     Ok(json!({
         "status": head.status,
         "length": body.len(),
         "body": String::from_utf8_lossy(&body),
+        "sent_ns": sent,
+        "answered_ns": monotonic_ns(),
     }))
-}
-
-fn read_answer(stream: &mut StreamOwned<ClientConnection, TcpStream>) -> anyhow::Result<(Head, Vec<u8>)> {
-    let (mut input, mut output) = (Vec::new(), Vec::new());
-    let mut chunks = Chunks::default();
-    let mut head = None;
-    loop {
-        if head.is_none() {
-            head = parse_head(&input)?;
-            input.drain(..head.map_or(0, |head: Head| head.length));
-        }
-        if let Some(head) = head {
-            let is_complete = match head.framing {
-                Framing::Chunked => chunks.feed(&mut input, &mut output)?,
-                Framing::Length(length) => {
-                    output.append(&mut input);
-                    output.len() >= length
-                }
-            };
-            if is_complete {
-                return Ok((head, output));
-            }
-        }
-        let mut buffer = [0; 16 * 1024];
-        let count = stream.read(&mut buffer)?;
-        if count == 0 {
-            bail!("the server closed the connection before its answer was complete");
-        }
-        input.extend_from_slice(&buffer[..count]);
-    }
 }

@@ -23,6 +23,16 @@ impl Latencies {
         Ok(self.0.add(&other.0)?)
     }
 
+    /// Count and quantiles in microseconds.
+    pub(crate) fn summary(&self) -> Value {
+        json!({
+            "count": self.0.len(),
+            "p50_us": micros(self.0.value_at_quantile(0.50)),
+            "p99_us": micros(self.0.value_at_quantile(0.99)),
+            "max_us": micros(self.0.max()),
+        })
+    }
+
     /// The report of a closed loop; `window` is how long was measured, `cpu` what this process
     /// used meanwhile.
     pub(crate) fn report(&self, connections: usize, window: Duration, cpu: Duration) -> Value {

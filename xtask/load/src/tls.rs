@@ -70,24 +70,17 @@ fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
         .with_context(|| format!("reading certificates from `{}`", path.display()))
 }
 
-/// The name by which a machine certificate introduces its holder.
-///
-/// Common name first, then the first DNS name: the order in which Knox's client looks.
+/// The name by which a machine certificate introduces its holder: its first DNS name, which is what servers check
+/// names against; where there is none, the common name.
 pub(crate) fn name_in_certificate(path: &Path) -> anyhow::Result<String> {
     let chain = certificates(path)?;
     let leaf = chain.first().context("the file holds no certificate")?;
     let (_, leaf) = x509_parser::parse_x509_certificate(leaf)?;
-    let common_name = leaf.subject().iter_common_name().find_map(|name| name.as_str().ok());
-    if let Some(name) = common_name {
-        return Ok(name.to_owned());
-    }
     let names = leaf.subject_alternative_name()?;
-    names
-        .into_iter()
-        .flat_map(|extension| &extension.value.general_names)
-        .find_map(|name| match name {
-            GeneralName::DNSName(name) => Some((*name).to_owned()),
-            _ => None,
-        })
-        .with_context(|| format!("`{}` carries no name", path.display()))
+    let dns = names.into_iter().flat_map(|extension| &extension.value.general_names).find_map(|name| match name {
+        GeneralName::DNSName(name) => Some(*name),
+        _ => None,
+    });
+    let common = leaf.subject().iter_common_name().find_map(|name| name.as_str().ok());
+    dns.or(common).map(str::to_owned).with_context(|| format!("`{}` carries no name", path.display()))
 }

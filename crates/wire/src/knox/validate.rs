@@ -14,9 +14,10 @@ use super::url::{Origin, Url};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strictness {
     /// As the reference: creation checks no principal, refuses `None` and duplicates with 500/1 (so that clients
-    /// retry), and unknown principal types pass.
+    /// retry). Unknown principal types are refused all the same: an entry of such a type can be neither matched nor
+    /// shown again, so the reference then answers the ACL with an empty body.
     Reference,
-    /// Creation checks principals like put access does; `None` and duplicates are 400/11; unknown types 400/13.
+    /// Creation checks principals like put access does (400/13); `None` and duplicates are 400/11.
     #[default]
     Fixed,
 }
@@ -24,7 +25,7 @@ pub enum Strictness {
 /// Rules for the principals that ACL entries name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PrincipalRules {
-    /// Whether unknown and missing types are refused.
+    /// Whether creation checks principals, and with which code it refuses `None` and duplicates.
     pub strictness: Strictness,
     /// Fewest path segments a service prefix must have; zero lets a prefix cover a whole trust domain.
     pub min_prefix_components: usize,
@@ -45,7 +46,7 @@ pub enum BadPrincipal {
     /// A service prefix has fewer path segments than the site asks for.
     #[error("Service prefix too short, path of namespace for prefix needs to be longer.")]
     TooShort,
-    /// The type is none of the six; refused by [`Strictness::Fixed`] only, so the text is our own.
+    /// The type is none of the six. The reference accepts it, so the text is our own.
     #[error("Principal type is missing or unknown.")]
     UnknownType,
 }
@@ -76,7 +77,7 @@ impl From<BadPrincipal> for Refusal {
 /// # Errors
 /// [`BadPrincipal`], the first rule that is broken.
 pub fn principal(kind: PrincipalType, id: &str, rules: PrincipalRules) -> Result<(), BadPrincipal> {
-    if kind.as_str().is_none() && rules.strictness == Strictness::Fixed {
+    if kind.as_str().is_none() {
         return Err(BadPrincipal::UnknownType);
     }
     if id.is_empty() {
@@ -158,8 +159,8 @@ pub fn apply(acl: Vec<AccessEntry>, changes: impl IntoIterator<Item = AccessEntr
 /// default grants, each by the rule of [`apply`].
 ///
 /// # Errors
-/// [`Refusal`], in this order: the key id (400/12); under [`Strictness::Fixed`] the first given entry that names a bad
-/// principal (400/13); the first entry that is `None` or has a duplicate (500/1, or 400/11 when fixed).
+/// [`Refusal`], in this order: the key id (400/12); the first given entry of an unknown type and, under
+/// [`Strictness::Fixed`], the first that names a bad principal (400/13); the first entry that is `None` or has a duplicate (500/1, or 400/11 when fixed).
 pub fn new_key(
     key: &[u8],
     given: Vec<AccessEntry>,
@@ -169,7 +170,7 @@ pub fn new_key(
 ) -> Result<Vec<AccessEntry>, Refusal> {
     let principals = match rules.strictness {
         Strictness::Fixed => put_access(&given, rules),
-        Strictness::Reference => Ok(()),
+        Strictness::Reference => known_types(&given),
     };
     let acl = apply(given, std::iter::once(creator).chain(defaults));
     if !is_key_id(key) {
@@ -178,6 +179,13 @@ pub fn new_key(
     principals?;
     check_entries(&acl, rules.strictness)?;
     Ok(acl)
+}
+
+/// The only check of principals that [`Strictness::Reference`] makes on creation. Entries that grant nothing are left to
+/// the check for `None`, as in [`put_access`].
+fn known_types(entries: &[AccessEntry]) -> Result<(), Refusal> {
+    let is_unknown = |entry: &AccessEntry| entry.access != AccessLevel::None && entry.kind.as_str().is_none();
+    if entries.iter().any(is_unknown) { Err(BadPrincipal::UnknownType.into()) } else { Ok(()) }
 }
 
 /// `None` and duplicates, whichever an earlier entry has.
@@ -234,8 +242,9 @@ mod tests {
         for kind in [PrincipalType::User, PrincipalType::MachinePrefix, PrincipalType::Service] {
             assert_eq!(principal(kind, "", FIXED), Err(BadPrincipal::Empty));
         }
-        assert_eq!(principal(PrincipalType::Unknown, "a", REFERENCE), Ok(()));
-        assert_eq!(principal(PrincipalType::Unknown, "a", FIXED), Err(BadPrincipal::UnknownType));
+        for rules in [REFERENCE, FIXED] {
+            assert_eq!(principal(PrincipalType::Unknown, "a", rules), Err(BadPrincipal::UnknownType));
+        }
         assert_eq!(principal(PrincipalType::Missing, "a", FIXED), Err(BadPrincipal::UnknownType));
     }
 
@@ -306,6 +315,14 @@ mod tests {
         assert!(created("k", given(), REFERENCE).is_ok());
         let refused = created("k", given(), FIXED).unwrap_err();
         assert_eq!((refused.0, refused.1), (400, 13));
+    }
+
+    #[test]
+    fn creation_refuses_unknown_types_however_strict_it_is() {
+        for rules in [REFERENCE, FIXED] {
+            let given = vec![entry(PrincipalType::Unknown, "x", AccessLevel::Read)];
+            assert_eq!(created("k", given, rules).unwrap_err(), (400, 13, "Principal type is missing or unknown.".to_owned()));
+        }
     }
 
     #[test]

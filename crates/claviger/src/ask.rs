@@ -1,0 +1,111 @@
+//! Values and answers from the person or program in front.
+
+use crate::failure::Failure;
+use clap::Args;
+use claviger_domain::SecretBytes;
+use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
+use std::io::{self, BufRead, Read, Write};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// Longer values are refused by every server.
+const MAX_VALUE: u64 = 64 << 20;
+
+/// Where a value comes from.
+#[derive(Args)]
+pub(crate) struct ValueSource {
+    /// Read the value from FILE instead of standard input; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    from_file: Option<PathBuf>,
+    /// Leave out one line break at the value's end.
+    #[arg(long)]
+    trim_newline: bool,
+}
+
+impl ValueSource {
+    /// Reads the value. On a terminal it is asked for without showing it.
+    pub(crate) fn read(&self) -> Result<SecretBytes, Failure> {
+        let file = self.from_file.as_deref().filter(|p| *p != Path::new("-"));
+        let mut value = match file {
+            Some(path) => read_file(path)?,
+            None if isatty(io::stdin()) => return Ok(SecretBytes::new(std::mem::take(&mut *ask_hidden("value: ")?))),
+            None => read_all(io::stdin().lock(), "standard input")?,
+        };
+        let ends_with_newline = value.ends_with(b"\n");
+        if ends_with_newline && self.trim_newline {
+            let end = value.strip_suffix(b"\r\n").or_else(|| value.strip_suffix(b"\n")).map_or(0, <[u8]>::len);
+            value.truncate(end);
+        } else if ends_with_newline && file.is_none() {
+            eprintln!("note: the value ends with a line break, as `echo` adds one; --trim-newline leaves it out");
+        }
+        Ok(SecretBytes::new(std::mem::take(&mut *value)))
+    }
+}
+
+fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let shown = path.display().to_string();
+    let file = std::fs::File::open(path).map_err(|e| Failure::usage(format!("cannot read {shown}: {e}")))?;
+    read_all(file, &shown)
+}
+
+fn read_all(source: impl Read, name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let mut value = Zeroizing::new(Vec::with_capacity(64 << 10));
+    let read = source.take(MAX_VALUE + 1).read_to_end(&mut value);
+    let n = read.map_err(|e| Failure::other(format!("reading {name}: {e}")))?;
+    match n as u64 > MAX_VALUE {
+        true => Err(Failure::usage(format!("{name} has more than 64 MiB"))),
+        false => Ok(value),
+    }
+}
+
+/// Asks for one line that the terminal does not show.
+fn ask_hidden(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let failed = |e: io::Error| Failure::other(format!("asking on the terminal: {e}"));
+    let before = tcgetattr(io::stdin()).map_err(|e| failed(e.into()))?;
+    let _hidden = Hidden::new(before).map_err(failed)?;
+    eprint!("{prompt}");
+    io::stderr().flush().map_err(failed)?;
+    let mut line = Zeroizing::new(Vec::with_capacity(4096));
+    io::stdin().lock().read_until(b'\n', &mut line).map_err(failed)?;
+    eprintln!();
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    Ok(line)
+}
+
+/// Shows nothing of what is typed, as long as it lives.
+struct Hidden(Termios);
+
+impl Hidden {
+    fn new(before: Termios) -> io::Result<Self> {
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Flush, &hidden)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // If this fails the terminal is gone.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+/// Lets a person confirm what cannot be taken back; a program must have said `--yes`.
+pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !isatty(io::stdin()) || !isatty(io::stderr()) {
+        return Err(Failure::usage(format!("{question} This cannot be taken back")).next("add --yes if you mean it"));
+    }
+    eprint!("{question} This cannot be taken back. Type yes: ");
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line).map_err(|e| Failure::other(format!("asking on the terminal: {e}")))?;
+    match line.trim() {
+        "yes" => Ok(()),
+        _ => Err(Failure::other("nothing was done")),
+    }
+}

@@ -1,0 +1,200 @@
+//! The command line as a whole: global options, the list of commands, and how each is started.
+
+use crate::commands::*;
+use crate::failure::{EXIT_CODES, Failure};
+use crate::parse;
+use clap::{Args, Parser, Subcommand};
+use claviger_client::{Client, Settings};
+use std::path::PathBuf;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// Keeps secrets and keys: reads, rotates, shares and audits them.
+#[derive(Parser)]
+#[command(name = "claviger", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Args)]
+#[command(next_help_heading = "Connection and output")]
+pub(crate) struct Global {
+    /// The server's URL [env: CLAVIGER_ADDR].
+    #[arg(long, global = true, value_name = "URL")]
+    addr: Option<String>,
+    /// PEM file with the CA of the server's certificate; nothing else is trusted [env: CLAVIGER_CA].
+    #[arg(long, global = true, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// File with a bearer token [env: CLAVIGER_TOKEN has the token itself].
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "cert")]
+    token_file: Option<PathBuf>,
+    /// PEM file with your certificate [env: CLAVIGER_CERT].
+    #[arg(long, global = true, value_name = "FILE", requires = "cert_key")]
+    cert: Option<PathBuf>,
+    /// PEM file with the certificate's private key [env: CLAVIGER_KEY].
+    #[arg(long, global = true, value_name = "FILE", requires = "cert")]
+    cert_key: Option<PathBuf>,
+    /// Which of the certificate's names to claim [env: CLAVIGER_MACHINE_NAME].
+    #[arg(long, global = true, value_name = "NAME")]
+    machine: Option<String>,
+    /// How long one request may take, such as 30s.
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse::duration, default_value = "30s")]
+    timeout: Duration,
+    /// Print JSON instead of tables and sentences.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print a secret's value.
+    Get(get::Get),
+    /// Make a key; the value comes from standard input or a file.
+    Create(create::Create),
+    /// Add a version to a key.
+    Add(add::Add),
+    /// Make an active version the primary one.
+    Promote(states::Promote),
+    /// Stop giving out an active version.
+    Deactivate(states::Deactivate),
+    /// Give out an inactive version again.
+    Reactivate(states::Reactivate),
+    /// Erase an inactive version's value for ever.
+    Destroy(states::Destroy),
+    /// Delete a key with all its versions.
+    Delete(delete::Delete),
+    /// List a key's versions.
+    Versions(versions::Versions),
+    /// List the keys on which you have a right.
+    Ls(ls::Ls),
+    /// Show a key without its value.
+    Info(info::Info),
+    /// Change a key's description, labels or policy.
+    Set(set::Set),
+    /// Show and change rights on keys and prefixes.
+    #[command(subcommand)]
+    Acl(acl::Acl),
+    /// List a key's earlier states.
+    History(history::History),
+    /// List what a principal can reach.
+    Reach(reach::Reach),
+    /// Follow changes as they happen.
+    Watch(watch::Watch),
+    /// Run a program with secrets, and keep them up to date.
+    Run(run::Run),
+    /// Read, verify and export the audit log.
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// Show and rotate what protects the store.
+    #[command(subcommand)]
+    Seal(seal::Seal),
+    /// Show the server's state.
+    Status(status::Status),
+    /// Show who the server takes you for.
+    Whoami(whoami::Whoami),
+    /// Print a completion script for a shell.
+    Completions(completions::Completions),
+    /// Check a server's configuration.
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Run or prepare a server.
+    Server(server::Server),
+}
+
+/// What a command that talks to a server works with.
+pub(crate) struct Session {
+    /// The server.
+    pub(crate) client: Client,
+    /// Whether to print JSON.
+    pub(crate) json: bool,
+}
+
+impl Cli {
+    /// Runs the command; the value is the exit code.
+    pub(crate) fn run(self) -> Result<u8, Failure> {
+        let Self { global, command } = self;
+        match command {
+            Command::Get(c) => online(global, async |s| c.run(s).await),
+            Command::Create(c) => online(global, async |s| c.run(s).await),
+            Command::Add(c) => online(global, async |s| c.run(s).await),
+            Command::Promote(c) => online(global, async |s| c.run(s).await),
+            Command::Deactivate(c) => online(global, async |s| c.run(s).await),
+            Command::Reactivate(c) => online(global, async |s| c.run(s).await),
+            Command::Destroy(c) => online(global, async |s| c.run(s).await),
+            Command::Delete(c) => online(global, async |s| c.run(s).await),
+            Command::Versions(c) => online(global, async |s| c.run(s).await),
+            Command::Ls(c) => online(global, async |s| c.run(s).await),
+            Command::Info(c) => online(global, async |s| c.run(s).await),
+            Command::Set(c) => online(global, async |s| c.run(s).await),
+            Command::Acl(c) => online(global, async |s| c.run(s).await),
+            Command::History(c) => online(global, async |s| c.run(s).await),
+            Command::Reach(c) => online(global, async |s| c.run(s).await),
+            Command::Watch(c) => online(global, async |s| c.run(s).await),
+            Command::Run(c) => online(global, async |s| c.run(s).await),
+            Command::Audit(audit::Audit::Offline(c)) => c.run(global.json),
+            Command::Audit(audit::Audit::Online(c)) => online(global, async |s| c.run(s).await),
+            Command::Seal(c) => online(global, async |s| c.run(s).await),
+            Command::Status(c) => online(global, async |s| c.run(s).await),
+            Command::Whoami(c) => online(global, async |s| c.run(s).await),
+            Command::Completions(c) => c.run(),
+            Command::Config(c) => c.run(global.json),
+            Command::Server(c) => c.run(),
+        }
+    }
+}
+
+/// Runs a command that talks to a server, on one thread.
+fn online(global: Global, command: impl AsyncFnOnce(&Session) -> Result<u8, Failure>) -> Result<u8, Failure> {
+    let (json, timeout) = (global.json, global.timeout);
+    let mut config = global.settings()?.resolve().map_err(|e| Failure::client(e.into(), None))?;
+    config.timeout = timeout;
+    let client = Client::new(config).map_err(|e| Failure::client(e, None))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::other(format!("starting: {e}")))?;
+    runtime.block_on(command(&Session { client, json }))
+}
+
+impl Global {
+    /// The environment, with what flags say instead. A flag for one kind of credential puts the other kind aside.
+    fn settings(self) -> Result<Settings, Failure> {
+        let mut settings = Settings::from_env();
+        settings.addr = self.addr.or(settings.addr);
+        settings.ca = self.ca.or(settings.ca);
+        settings.machine = self.machine.or(settings.machine);
+        if let Some(path) = self.token_file {
+            settings.token = Some(read_token(&path)?);
+            (settings.cert, settings.key) = (None, None);
+        }
+        if self.cert.is_some() {
+            (settings.token, settings.cert, settings.key) = (None, self.cert, self.cert_key);
+        }
+        Ok(settings)
+    }
+}
+
+fn read_token(path: &std::path::Path) -> Result<Zeroizing<String>, Failure> {
+    let text = std::fs::read_to_string(path).map(Zeroizing::new);
+    let text = text.map_err(|e| Failure::usage(format!("--token-file: cannot read {}: {e}", path.display())))?;
+    Ok(Zeroizing::new(text.trim_end().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_exit_codes_stand_in_the_help() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("3  not found,") && help.contains("5  not authenticated"));
+    }
+}

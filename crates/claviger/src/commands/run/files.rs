@@ -1,0 +1,116 @@
+//! A private folder in memory, and files in it that are replaced as a whole.
+
+use crate::failure::Failure;
+use claviger_domain::SecretBytes;
+use rustix::fs::statfs;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// `f_type` of file systems that live in memory (statfs(2)). Their pages may still be swapped out where there is swap.
+const MEMORY_ONLY: [u32; 2] = [
+    0x0102_1994, // tmpfs
+    0x8584_58f6, // ramfs
+];
+
+/// A folder of mode 0700 in memory; removed with all it holds when dropped.
+#[derive(Debug)]
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes a folder in `parent`, or where the system keeps such things.
+    ///
+    /// # Errors
+    /// No place that is held in memory; the message says what to do.
+    pub(super) fn make(parent: Option<&Path>) -> Result<Self, Failure> {
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|v| !v.is_empty()).map(PathBuf::from);
+        let candidates = match parent {
+            Some(given) => vec![given.to_owned()],
+            None => runtime.into_iter().chain([PathBuf::from("/dev/shm")]).collect(),
+        };
+        let place = candidates.iter().find(|p| is_in_memory(p)).ok_or_else(|| nowhere(&candidates))?;
+        let path = place.join(format!("claviger-run-{}-{:08x}", std::process::id(), distinct()));
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|e| Failure::other(format!("making {}: {e}", path.display())))?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Puts `value` into the file `name`, readable by the user only; whoever reads sees the old value or the new one.
+    pub(super) fn write(&self, name: &Path, value: &SecretBytes) -> io::Result<()> {
+        let path = self.0.join(name);
+        if let Some(parent) = path.parent() {
+            DirBuilder::new().mode(0o700).recursive(true).create(parent)?;
+        }
+        let mut beside = path.clone().into_os_string();
+        beside.push(format!(".{:08x}.new", distinct()));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&beside)?;
+        file.write_all(value.expose())?;
+        std::fs::rename(&beside, &path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("claviger run: secrets are left in {}: {e}", self.0.display());
+        }
+    }
+}
+
+fn is_in_memory(path: &Path) -> bool {
+    // The field's type differs between architectures, the number does not.
+    statfs(path).is_ok_and(|s| MEMORY_ONLY.contains(&(s.f_type as u32)))
+}
+
+fn nowhere(candidates: &[PathBuf]) -> Failure {
+    let tried: Vec<_> = candidates.iter().map(|p| p.display().to_string()).collect();
+    Failure::other(format!("no folder for the files: {} is not held in memory (tmpfs)", tried.join(" or ")))
+        .next("give one with --dir, mount a tmpfs, or use --env")
+}
+
+/// A number that this process has not used before. Names need not be secret: the folder is private.
+fn distinct() -> u32 {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+    NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9) ^ now
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn files_are_private_replaced_as_a_whole_and_gone_at_the_end() {
+        let folder = Folder::make(None).unwrap();
+        let path = folder.path().to_owned();
+        assert_eq!(mode(&path), 0o700);
+        for value in ["one", "two"] {
+            folder.write(Path::new("tls/key"), &SecretBytes::new(value.as_bytes().to_vec())).unwrap();
+            let file = path.join("tls/key");
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), value);
+            assert_eq!((mode(&file), mode(&path.join("tls"))), (0o400, 0o700));
+        }
+        assert_eq!(std::fs::read_dir(path.join("tls")).unwrap().count(), 1);
+        drop(folder);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_folder_on_a_disk_is_refused() {
+        assert!(Folder::make(Some(Path::new("/proc"))).is_err());
+        assert!(Folder::make(Some(Path::new("/nowhere"))).is_err());
+    }
+}

@@ -1,0 +1,32 @@
+//! The `claviger` command: one program for people, programs, and the server.
+//!
+//! It parses, connects, and leaves everything else to one file per command in `commands`. No thread, runtime or
+//! connection exists before the arguments are understood.
+
+mod ask;
+mod cli;
+mod commands;
+mod failure;
+mod output;
+mod parse;
+mod wipe;
+
+use clap::Parser;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use std::process::ExitCode;
+
+/// All commands hold secrets or may: the server those of others, `get` and `run` those they were given.
+#[global_allocator]
+static ALLOCATOR: wipe::WipeOnFree = wipe::WipeOnFree::system();
+
+fn main() -> ExitCode {
+    // No core dump and no ptrace by the same user: this process may hold secrets. It can fail only on kernels without
+    // the call, where there is nothing better to do than to go on.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let cli = cli::Cli::parse();
+    let json = cli.global.json;
+    match cli.run() {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(json),
+    }
+}

@@ -1,0 +1,54 @@
+//! Knox's surface over the wire: golden exchanges, traps, what must never happen, and real clients in Go.
+//! Sections (§) are those of the Knox contract that the server is built from.
+
+mod credentials;
+mod golden;
+mod go;
+mod log;
+mod matrix;
+mod never;
+mod scenario;
+mod settings;
+mod traps;
+
+use claviger_testkit::{Client, TestServer};
+use credentials::Certificates;
+
+/// The users of these tests and a limit on failures that tests do not reach. Unlike the administrator, none of them has
+/// a right that his grants on a key do not give.
+pub(crate) const PEOPLE: &str = r#"
+[auth]
+failures_burst = 100000
+[[dev.user]]
+name = "alice"
+token = "alice-token"
+[[dev.user]]
+name = "bob"
+token = "bob-token"
+[[dev.user]]
+name = "carol"
+groups = ["ops", "night"]
+token = "carol-token"
+"#;
+
+/// A server with [`PEOPLE`] and more configuration.
+pub(crate) fn server(more: &str) -> TestServer {
+    crate::server_with(&format!("{PEOPLE}\n{more}"))
+}
+
+/// A connection with a certificate of [`Certificates::of`].
+pub(crate) fn connect(server: &TestServer, certificate: &str) -> Client {
+    Certificates::new(server).connect(server, certificate).unwrap()
+}
+
+/// Status and code of an answer; 0 where there is no JSON.
+pub(crate) fn verdict(answer: &claviger_testkit::Answer) -> (u16, i64) {
+    (answer.status, answer.json()["code"].as_i64().unwrap_or(0))
+}
+
+/// Creates a key as alice and gives the id of its first version.
+pub(crate) fn create(server: &TestServer, id: &str, data: &str, acl: &str) -> String {
+    let answer = server.client().unwrap().knox("POST", "/v0/keys/", "0ualice-token", &[("id", id), ("data", data), ("acl", acl)]).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["data"].to_string()
+}

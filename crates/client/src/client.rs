@@ -1,0 +1,209 @@
+//! The client: connections, credentials, retries.
+
+use crate::backoff::Backoff;
+use crate::buffer::Buffer;
+use crate::config::{Address, Config, Credentials};
+use crate::http::{Body, Connection, Head};
+use crate::request::Request;
+use crate::{Error, tls};
+use claviger_domain::Revision;
+use claviger_wire::native::Problem;
+use serde::de::DeserializeOwned;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+/// No wait that a server asks for is longer than this within one call; a later call may try again.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const IDLE_CONNECTIONS: usize = 4;
+
+/// A client of one server, in one name. Cloning is cheap and shares connections.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    address: Address,
+    tls: TlsConnector,
+    authorization: Option<Zeroizing<String>>,
+    timeout: Duration,
+    attempts: u32,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// A whole answer.
+pub(crate) struct Answer {
+    head: Head,
+    body: Buffer,
+}
+
+impl Client {
+    /// A client; nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when certificate, key and roots do not fit together.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        let tls = TlsConnector::from(Arc::new(tls::client_config(&config)?));
+        let authorization = match config.credentials {
+            Credentials::Token(token) => Some(Zeroizing::new(format!("Bearer {}", *token))),
+            Credentials::Certificate { machine: Some(name), .. } => Some(Zeroizing::new(format!("Machine {name}"))),
+            Credentials::Certificate { machine: None, .. } | Credentials::Nothing => None,
+        };
+        let Config { address, timeout, attempts, .. } = config;
+        Ok(Self(Arc::new(Inner { address, tls, authorization, timeout, attempts, idle: Mutex::default() })))
+    }
+
+    /// The server, as messages name it.
+    pub(crate) fn address(&self) -> String {
+        self.0.address.to_string()
+    }
+
+    /// Sends `request`, again if that does no harm and may help, and gives the answer if it is a success.
+    pub(crate) async fn call(&self, request: Request) -> Result<Answer, Error> {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        let mut attempt = 1;
+        loop {
+            let error = match self.attempt(&request).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if attempt >= self.0.attempts || !may_repeat(&request, &error) {
+                return Err(error);
+            }
+            let asked = error.retry_after().unwrap_or_default().min(LONGEST_WAIT);
+            tokio::time::sleep(asked + backoff.next_wait()).await;
+            attempt += 1;
+        }
+    }
+
+    /// Opens a stream: a connection of its own, whose body is read as it comes.
+    pub(crate) async fn stream(&self, request: &Request) -> Result<(Connection, Body), Error> {
+        let mut connection = self.connect().await?;
+        let opened = async {
+            connection.send(&self.encode(request)).await?;
+            let (head, mut body) = connection.head().await?;
+            if head.status == 200 {
+                return Ok(body);
+            }
+            let body = connection.whole(&mut body).await?;
+            Err(refusal(&head, &body))
+        };
+        let body = self.within_limit(opened).await?;
+        Ok((connection, body))
+    }
+
+    async fn attempt(&self, request: &Request) -> Result<Answer, Error> {
+        let mut connection = match self.idle_connection().await {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let answered = async {
+            connection.send(&self.encode(request)).await?;
+            let (head, mut body) = connection.head().await?;
+            let whole = connection.whole(&mut body).await?;
+            let reusable = connection.reusable(&head, &body);
+            Ok((Answer { head, body: whole }, reusable))
+        };
+        let (answer, reusable) = self.within_limit(answered).await?;
+        if reusable {
+            self.keep(connection);
+        }
+        match answer.head.status {
+            200..=299 => Ok(answer),
+            _ => Err(refusal(&answer.head, &answer.body)),
+        }
+    }
+
+    async fn within_limit<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match tokio::time::timeout(self.0.timeout, work).await {
+            Ok(done) => done,
+            Err(_) => Err(Error::Timeout { address: self.0.address.to_string(), limit: self.0.timeout }),
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, Error> {
+        Connection::open(&self.0.address, &self.0.tls).await
+    }
+
+    /// A kept connection that the server has not closed meanwhile: a change must not fail for a stale one.
+    async fn idle_connection(&self) -> Option<Connection> {
+        loop {
+            let mut connection = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if connection.is_quiet().await {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn keep(&self, connection: Connection) {
+        let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_CONNECTIONS {
+            idle.push(connection);
+        }
+    }
+
+    fn encode(&self, request: &Request) -> Buffer {
+        let authorization = self.0.authorization.as_ref().map(|value| value.as_str());
+        request.encode(&self.0.address.to_string(), authorization)
+    }
+}
+
+impl Answer {
+    /// The body as `T`.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        parse_json(self.body.bytes())
+    }
+
+    /// The revision that the answer shows at least.
+    pub(crate) fn revision(&self) -> Option<Revision> {
+        self.head.header("claviger-revision").and_then(Revision::parse)
+    }
+
+    /// The body as text.
+    pub(crate) fn text(&self) -> Result<String, Error> {
+        let malformed = |_| Error::Malformed("its text is not UTF-8".to_owned());
+        std::str::from_utf8(self.body.bytes()).map(str::to_owned).map_err(malformed)
+    }
+}
+
+/// The parser's own message may quote what it read, which may be a secret: only place and kind are told.
+pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    let told =
+        |e: serde_json::Error| Error::Malformed(format!("{:?} error in its JSON, line {} column {}", e.classify(), e.line(), e.column()));
+    serde_json::from_slice(bytes).map_err(told)
+}
+
+/// Whether another attempt does no harm and may help.
+fn may_repeat(request: &Request, error: &Error) -> bool {
+    let never_reached = matches!(error, Error::Connect { .. });
+    let turned_away = error.code() == Some("rate_limited");
+    never_reached || turned_away || (request.repeatable && error.is_transient())
+}
+
+fn refusal(head: &Head, body: &Buffer) -> Error {
+    let retry_after = head.header("retry-after").and_then(|v| v.parse().ok()).map(Duration::from_secs);
+    let problem = serde_json::from_slice::<Problem>(body.bytes()).unwrap_or_else(|_| Problem {
+        code: code_of(head.status).to_owned(),
+        title: String::new(),
+        status: head.status,
+        detail: format!("the answer has status {} and no explanation; is CLAVIGER_ADDR the address of a Claviger server?", head.status),
+        field: None,
+        request_id: head.header("claviger-request-id").unwrap_or("unknown").to_owned(),
+    });
+    Error::Refused { problem: Box::new(problem), retry_after }
+}
+
+/// The code that a status stands for where something in between, such as a proxy, answered.
+fn code_of(status: u16) -> &'static str {
+    match status {
+        401 => "unauthenticated",
+        403 => "denied",
+        404 => "not_found",
+        409 | 412 => "conflict",
+        413 => "too_large",
+        429 => "rate_limited",
+        502..=504 => "unavailable",
+        400..=499 => "invalid",
+        _ => "internal",
+    }
+}

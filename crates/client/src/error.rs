@@ -1,0 +1,87 @@
+//! What can go wrong between a caller and the server, and whose fault it is.
+
+use crate::ConfigError;
+use claviger_wire::native::Problem;
+use std::time::Duration;
+use thiserror::Error;
+
+/// An error of the client. No variant ever holds part of an answer that may carry a secret.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller's configuration is wrong; nothing was sent.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No connection came about.
+    #[error("cannot connect to {address}: {reason}")]
+    Connect {
+        /// Host and port.
+        address: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// The two sides do not trust each other.
+    #[error("no trusted connection to {address}: {reason}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// What the handshake failed on.
+        reason: String,
+    },
+    /// The connection broke after the request, or part of it, was sent. Whether a change was made is not known.
+    #[error("the connection to {address} broke: {reason}")]
+    Broken {
+        /// Host and port.
+        address: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// No whole answer within the time limit. Whether a change was made is not known.
+    #[error("{address} did not answer within {} s", limit.as_secs_f32())]
+    Timeout {
+        /// Host and port.
+        address: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// What answered does not speak the native API.
+    #[error("the server's answer is malformed: {0}")]
+    Malformed(String),
+    /// The server refused, and says why.
+    #[error("{}", problem.detail)]
+    Refused {
+        /// Its words.
+        problem: Box<Problem>,
+        /// When to come back, if it said so.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl Error {
+    /// The problem's stable code when the server refused.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { problem, .. } => Some(&problem.code),
+            _ => None,
+        }
+    }
+
+    /// Whether the same request may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Broken { .. } | Self::Timeout { .. } => true,
+            Self::Refused { problem, .. } => matches!(problem.status, 429 | 502..=504),
+            Self::Config(_) | Self::Tls { .. } | Self::Malformed(_) => false,
+        }
+    }
+
+    /// How long the server asked to be left alone.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Following changes: a stream of events that reconnects by itself and loses nothing.
+//!
+//! # Guarantees
+//! - After a break the stream goes on from the last revision seen; what the server no longer has is told as
+//!   [`Event::Compacted`], never passed over in silence.
+//! - A connection on which nothing comes, not even heartbeats, is given up after two and a half of their intervals.
+//! - Reconnections have full jitter, and wait at least as long as the server asks.
+//!
+//! # Assumptions
+//! Whoever holds a [`Watch`] takes its events; one who does not is in time cut off by the server, and then resumes.
+
+use crate::backoff::Backoff;
+use crate::buffer::Buffer;
+use crate::http::{Body, Connection};
+use crate::request::{Request, Target};
+use crate::secret::parse_revision;
+use crate::sse::{Frame, Parser};
+use crate::{Client, Error, client::parse_json};
+use claviger_domain::{KeyId, Prefix, Revision};
+use claviger_wire::native::WatchEvent;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// What to follow.
+#[derive(Debug, Clone)]
+pub struct WatchRequest {
+    /// Single keys.
+    pub ids: Vec<KeyId>,
+    /// All keys below these prefixes.
+    pub prefixes: Vec<Prefix>,
+    /// Changes after this revision; without it, from now on.
+    pub since: Option<Revision>,
+    /// How often the server shows that it lives; at least one second.
+    pub heartbeat: Duration,
+}
+
+/// What a watch tells.
+#[derive(Debug)]
+pub enum Event {
+    /// The stream is live; all changes after this revision will come.
+    Ready {
+        /// Where it starts.
+        revision: Revision,
+    },
+    /// A key was made or changed.
+    Changed(Change),
+    /// A key was deleted.
+    Deleted(Change),
+    /// The caller may no longer read a key.
+    Revoked(Change),
+    /// Changes were missed for ever: read everything again. The stream goes on.
+    Compacted {
+        /// From where it goes on.
+        revision: Revision,
+    },
+    /// The stream broke or could not be opened; it will be tried again. Nothing that is known became untrue by this.
+    Lost {
+        /// Why. When it is not [transient](Error::is_transient), trying again may well be in vain.
+        error: Error,
+        /// When.
+        retry_in: Duration,
+    },
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The key's id.
+    pub id: String,
+    /// The change's revision.
+    pub revision: Revision,
+    /// The key's ETag after it.
+    pub etag: Option<String>,
+    /// What was done: create, add_version, promote, …
+    pub what: Option<String>,
+}
+
+/// A running watch; dropping it closes the connection.
+pub struct Watch {
+    events: mpsc::Receiver<Event>,
+    task: JoinHandle<()>,
+}
+
+impl Default for WatchRequest {
+    fn default() -> Self {
+        Self { ids: Vec::new(), prefixes: Vec::new(), since: None, heartbeat: Duration::from_secs(15) }
+    }
+}
+
+impl Client {
+    /// Starts to follow changes, on a connection of its own. Must be called within a Tokio runtime.
+    #[must_use]
+    pub fn watch(&self, request: WatchRequest) -> Watch {
+        let (sender, events) = mpsc::channel(64);
+        let task = tokio::spawn(Follower::new(self.clone(), request, sender).run());
+        Watch { events, task }
+    }
+}
+
+impl Watch {
+    /// The next event. May be cancelled without losing one.
+    pub async fn next(&mut self) -> Event {
+        match self.events.recv().await {
+            Some(event) => event,
+            // The task ends only when this receiver is gone, unless it panicked.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// An event that is already there.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The task behind a [`Watch`].
+struct Follower {
+    client: Client,
+    request: WatchRequest,
+    events: mpsc::Sender<Event>,
+    backoff: Backoff,
+}
+
+/// Nobody listens any more.
+struct Gone;
+
+impl Follower {
+    fn new(client: Client, request: WatchRequest, events: mpsc::Sender<Event>) -> Self {
+        let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        Self { client, request, events, backoff }
+    }
+
+    async fn run(mut self) {
+        loop {
+            let error = match self.follow_once().await {
+                Ok(Gone) => return,
+                Err(error) => error,
+            };
+            let retry_in = error.retry_after().unwrap_or_default() + self.backoff.next_wait();
+            if self.events.send(Event::Lost { error, retry_in }).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(retry_in).await;
+        }
+    }
+
+    /// One connection, from opening to its break.
+    async fn follow_once(&mut self) -> Result<Gone, Error> {
+        let (mut connection, mut body) = self.client.stream(&target(&self.request)).await?;
+        let mut parser = Parser::default();
+        loop {
+            let bytes = self.read(&mut connection, &mut body).await?;
+            let frames = parser.push(bytes.bytes()).map_err(|_| Error::Malformed("the watch is no stream of events".to_owned()))?;
+            for frame in frames {
+                self.backoff.reset();
+                let Some((event, revision)) = event(&frame)? else { continue };
+                if self.events.send(event).await.is_err() {
+                    return Ok(Gone);
+                }
+                self.request.since = Some(revision);
+            }
+        }
+    }
+
+    async fn read(&self, connection: &mut Connection, body: &mut Body) -> Result<Buffer, Error> {
+        let mut bytes = Buffer::with_capacity(0);
+        let limit = self.request.heartbeat.max(Duration::from_secs(1)).mul_f32(2.5);
+        match tokio::time::timeout(limit, connection.more(body, &mut bytes)).await {
+            Ok(Ok(true)) => Ok(bytes),
+            Ok(Ok(false)) => Err(self.silence("the server ended the watch")),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(self.silence("no heartbeat came")),
+        }
+    }
+
+    fn silence(&self, reason: &str) -> Error {
+        Error::Broken { address: self.client.address(), reason: reason.to_owned() }
+    }
+}
+
+fn target(request: &WatchRequest) -> Request {
+    let ids: Vec<_> = request.ids.iter().map(KeyId::as_str).collect();
+    let prefixes: Vec<_> = request.prefixes.iter().map(Prefix::as_str).collect();
+    let heartbeat = request.heartbeat.as_secs().max(1).to_string();
+    let since = request.since.map(|r| r.to_string());
+    let target = Target::new("/api/v1/watch").with_each("id", &ids).with_each("prefix", &prefixes);
+    let target = target.with_some("since", since.as_deref()).with("heartbeat", &heartbeat).build();
+    Request { accept: "text/event-stream", ..Request::new("GET", target) }
+}
+
+/// The event of a frame and the revision to go on from; nothing for heartbeats and kinds of later servers.
+fn event(frame: &Frame) -> Result<Option<(Event, Revision)>, Error> {
+    let kind = frame.event.as_str();
+    if !matches!(kind, "ready" | "changed" | "deleted" | "revoked" | "compacted") {
+        return Ok(None);
+    }
+    let wire: WatchEvent = parse_json(frame.data.as_bytes())?;
+    let revision = parse_revision(&wire.revision)?;
+    let event = match (kind, wire.id) {
+        ("ready", _) => Event::Ready { revision },
+        ("compacted", _) => Event::Compacted { revision },
+        (_, None) => return Err(Error::Malformed(format!("an event `{kind}` without a key"))),
+        (_, Some(id)) => {
+            let change = Change { id, revision, etag: wire.etag, what: wire.what };
+            match kind {
+                "changed" => Event::Changed(change),
+                "deleted" => Event::Deleted(change),
+                _ => Event::Revoked(change),
+            }
+        }
+    };
+    Ok(Some((event, revision)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(kind: &str, data: &str) -> Result<Option<(Event, Revision)>, Error> {
+        event(&Frame { event: kind.to_owned(), id: String::new(), data: data.to_owned() })
+    }
+
+    #[test]
+    fn frames_become_events() {
+        let (event, revision) = read("changed", r#"{"id":"db/pw","revision":"1.7","what":"promote"}"#).unwrap().unwrap();
+        assert!(matches!(event, Event::Changed(c) if c.id == "db/pw" && c.what.as_deref() == Some("promote")));
+        assert_eq!(revision.to_string(), "1.7");
+        assert!(matches!(read("compacted", r#"{"revision":"1.9"}"#).unwrap(), Some((Event::Compacted { .. }, _))));
+        assert!(read("heartbeat", "").unwrap().is_none());
+        assert!(read("of-the-future", "?").unwrap().is_none());
+        assert!(read("changed", r#"{"revision":"1.7"}"#).is_err());
+        assert!(read("changed", r#"{"id":"a","revision":"7"}"#).is_err());
+    }
+
+    #[test]
+    fn the_target_names_all_that_is_followed() {
+        let request = WatchRequest {
+            ids: vec![KeyId::parse("a/b").unwrap()],
+            prefixes: vec![Prefix::parse("team/").unwrap()],
+            since: Revision::parse("1.5"),
+            ..WatchRequest::default()
+        };
+        assert_eq!(target(&request).target, "/api/v1/watch?id=a/b&prefix=team/&since=1.5&heartbeat=15");
+    }
+}

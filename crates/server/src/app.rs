@@ -1,0 +1,104 @@
+//! What answers on the clients' address: each request goes to the surface whose path it names.
+
+use crate::callers::Callers;
+use crate::http::{Connection, Head, Refusal, Request, Response, Service};
+use crate::knox::Knox;
+use crate::metrics::{Metrics, SurfaceLabel};
+use crate::native::Native;
+use claviger_audit::WakeRelay;
+use claviger_domain::audit::{Action, Outcome, Record, Subject};
+use claviger_domain::{Clock, RequestId};
+use claviger_engine::Engine;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// The surfaces that are on, and what they share.
+pub(crate) struct App {
+    pub(crate) knox: Option<Knox>,
+    pub(crate) native: Option<Native>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) callers: Arc<Callers>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl App {
+    /// Where a request goes. Everything that is not the native API's is Knox's where Knox is on, since Knox answers
+    /// unknown paths too.
+    fn surface(&self, head: &Head) -> SurfaceLabel {
+        let native = self.native.is_some() && (head.path.starts_with(b"/api/") || head.path.as_ref() == b"/api");
+        match (native, &self.knox) {
+            (true, _) => SurfaceLabel::Native,
+            (false, Some(_)) => SurfaceLabel::Knox,
+            (false, None) => SurfaceLabel::Other,
+        }
+    }
+
+    async fn nowhere(&self, request: &Request) -> Response {
+        let target: String = String::from_utf8_lossy(&request.head.path).chars().take(512).collect();
+        let id = self.callers.request_id();
+        match self.record(id, request.connection.peer.ip(), &target, Outcome::NotFound, "no surface is configured there").await {
+            true => Response::text(404, "there is nothing here; see /api/v1\n"),
+            false => Response::text(503, "the audit log cannot be written\n"),
+        }
+    }
+
+    async fn record(&self, request_id: RequestId, address: IpAddr, target: &str, outcome: Outcome, reason: &str) -> bool {
+        let record = Record {
+            at: self.clock.now(),
+            request_id,
+            caller: None,
+            address: Some(address),
+            surface: "server",
+            action: Action::Request,
+            subjects: &[Subject { key: target, versions: &[] }],
+            outcome,
+            reason,
+            revision: None,
+            rights: None,
+        };
+        self.engine.note(&record).await.is_ok()
+    }
+}
+
+impl Service for App {
+    fn body_limit(&self, head: &Head) -> usize {
+        match (self.surface(head), &self.native, &self.knox) {
+            (SurfaceLabel::Native, Some(native), _) => native.body_limit(head),
+            (SurfaceLabel::Knox, _, Some(knox)) => knox.body_limit(),
+            _ => 0,
+        }
+    }
+
+    async fn call(&self, request: Request) -> Response {
+        let surface = self.surface(&request.head);
+        let begun = self.metrics.begin(surface);
+        let response = match (surface, &self.native, &self.knox) {
+            // Boxed: the rarer surface must not make every connection's task as large as its widest request.
+            (SurfaceLabel::Native, Some(native), _) => Box::pin(native.handle(request)).await,
+            (SurfaceLabel::Knox, _, Some(knox)) => Box::pin(knox.handle(request)).await,
+            _ => self.nowhere(&request).await,
+        };
+        self.metrics.answered(surface, response.status, begun);
+        response
+    }
+
+    fn refused(&self, _: &Connection, why: Refusal) -> Response {
+        self.metrics.refused(why);
+        why.answer()
+    }
+
+    fn worker_started(&self) {
+        tokio::spawn(WakeRelay::default());
+    }
+
+    fn handshake_failed(&self, peer: SocketAddr, error: &io::Error) {
+        self.metrics.handshake_failed();
+        tracing::debug!(%peer, %error, "a TLS handshake failed");
+    }
+
+    fn turned_away(&self, _: SocketAddr) {
+        self.metrics.turned_away();
+    }
+}

@@ -1,0 +1,202 @@
+//! From a connection and a credential to a [`Caller`]: the methods in force, what each connection has proven, and the
+//! limit on failures.
+//!
+//! # Guarantees
+//! A certificate is verified once per connection, and again when the roots change or something in its path expires ▲.
+
+use crate::http::Connection;
+use claviger_authn::{
+    Attempt, Authenticator, CertificateProof, Credential, DenialLimits, Denials, Evidence, KnoxProviders, MachineNames, Rejection, SpiffeRules,
+    TokenTable, Verdict, Verifiers, prove,
+};
+use claviger_domain::{Caller, Clock, Proven, RequestId, SystemClock};
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Why nobody was proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuthFailure {
+    /// No method accepted what was presented; the text may be answered.
+    Unauthenticated(String),
+    /// Too many failures from there.
+    RateLimited {
+        /// When to try again.
+        retry_after_seconds: u64,
+    },
+}
+
+/// The methods of proof in force.
+struct Methods {
+    verifiers: Verifiers,
+    names: MachineNames,
+    tokens: Option<Arc<TokenTable>>,
+    knox: KnoxProviders,
+}
+
+/// Turns credentials into callers. Shared by all surfaces.
+pub struct Callers {
+    methods: RwLock<Arc<Methods>>,
+    denials: Denials,
+    clock: Arc<dyn Clock>,
+    /// Request ids are this random half and a count: unique among servers and restarts.
+    instance: u64,
+    requests: AtomicU64,
+}
+
+/// What a connection has proven, kept for its next request.
+struct Known {
+    methods: Arc<Methods>,
+    proof: CertificateProof,
+    knox: Option<Accepted>,
+    native: Option<Accepted>,
+}
+
+/// A credential that was accepted on this connection, and whom it proved.
+#[derive(Clone)]
+struct Accepted {
+    header: Option<Box<[u8]>>,
+    proven: Arc<[Proven]>,
+}
+
+impl Accepted {
+    fn fits(&self, header: Option<&[u8]>) -> bool {
+        self.header.as_deref() == header
+    }
+}
+
+/// Which surface's rules a credential follows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    Knox,
+    Native,
+}
+
+impl Methods {
+    fn new(verifiers: Verifiers, names: MachineNames, tokens: Option<Arc<TokenTable>>) -> Arc<Self> {
+        let knox = KnoxProviders::standard(&verifiers, names, tokens.clone(), SpiffeRules::KnoxLenient);
+        Arc::new(Self { verifiers, names, tokens, knox })
+    }
+
+    fn prove_knox(&self, header: Option<&[u8]>, proof: &CertificateProof) -> Result<Arc<[Proven]>, Rejection> {
+        self.knox.authenticate(header.and_then(Credential::parse), proof)
+    }
+
+    /// `Bearer TOKEN`, `Machine NAME`, or a client certificate alone.
+    fn prove_native(&self, header: Option<&[u8]>, proof: &CertificateProof) -> Result<Arc<[Proven]>, Rejection> {
+        let token = header.and_then(|h| h.strip_prefix(b"Bearer "));
+        let claimed_name = header.and_then(|h| h.strip_prefix(b"Machine "));
+        let understood = header.is_none() || token.is_some() || claimed_name.is_some();
+        if !understood {
+            return Err(Rejection::NoProvider);
+        }
+        let attempt = Attempt { certificate: proof, claimed_name, token };
+        let mut methods: Vec<&dyn Authenticator> = Vec::with_capacity(3);
+        if let Some(tokens) = self.tokens.as_deref().filter(|_| token.is_some()) {
+            methods.push(tokens);
+        } else if token.is_none() {
+            methods.push(&SpiffeRules::Strict);
+            if self.verifiers.machines.is_some() {
+                methods.push(&self.names);
+            }
+        }
+        match prove(&methods, &attempt) {
+            Verdict::Verified(proven) => Ok(proven),
+            Verdict::Rejected(why) => Err(why),
+            Verdict::NotPresented => Err(Rejection::NoProvider),
+        }
+    }
+}
+
+impl Callers {
+    /// Callers by these verifiers, machine names and tokens.
+    pub fn new(verifiers: Verifiers, names: MachineNames, tokens: Option<Arc<TokenTable>>, limits: DenialLimits, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            methods: RwLock::new(Methods::new(verifiers, names, tokens)),
+            denials: Denials::new(limits),
+            clock,
+            instance: u64::from_be_bytes(claviger_crypto::random()),
+            requests: AtomicU64::new(0),
+        }
+    }
+
+    /// Callers by tokens alone.
+    pub fn with_tokens(tokens: TokenTable) -> Self {
+        let verifiers = Verifiers { machines: None, services: None, break_glass: None, generation: 0 };
+        Self::new(verifiers, MachineNames::default(), Some(Arc::new(tokens)), DenialLimits::default(), Arc::new(SystemClock))
+    }
+
+    /// Puts new roots in force. What connections have proven by the old ones no longer counts.
+    pub fn replace_verifiers(&self, verifiers: Verifiers) {
+        let mut methods = self.methods.write();
+        *methods = Methods::new(verifiers, methods.names, methods.tokens.clone());
+    }
+
+    /// The number of the roots in force.
+    pub fn generation(&self) -> u64 {
+        self.methods.read().verifiers.generation
+    }
+
+    /// A new request's name.
+    pub fn request_id(&self) -> RequestId {
+        let count = self.requests.fetch_add(1, Ordering::Relaxed);
+        RequestId(u128::from(self.instance) << 64 | u128::from(count))
+    }
+
+    /// The caller by Knox's rules (contract knox §5).
+    ///
+    /// # Errors
+    /// [`AuthFailure`] when nobody was proven.
+    pub fn knox(&self, connection: &Connection, authorization: Option<&[u8]>, id: RequestId) -> Result<Caller, AuthFailure> {
+        self.caller(connection, authorization, id, Rules::Knox)
+    }
+
+    /// The caller by the native API's rules.
+    ///
+    /// # Errors
+    /// [`AuthFailure`] when nobody was proven.
+    pub fn native(&self, connection: &Connection, authorization: Option<&[u8]>, id: RequestId) -> Result<Caller, AuthFailure> {
+        self.caller(connection, authorization, id, Rules::Native)
+    }
+
+    fn caller(&self, connection: &Connection, header: Option<&[u8]>, id: RequestId, rules: Rules) -> Result<Caller, AuthFailure> {
+        let address = connection.peer.ip();
+        let now = self.clock.now();
+        let limited = |l: claviger_authn::RateLimited| AuthFailure::RateLimited { retry_after_seconds: l.retry_after.max(Duration::from_secs(1)).as_secs() };
+        self.denials.check(Some(address), None, now).map_err(limited)?;
+        let proven = self.proven(connection, header, rules).map_err(|why| {
+            self.denials.failed(Some(address), None, now);
+            AuthFailure::Unauthenticated(why.to_string())
+        })?;
+        Caller::new(proven, id, Some(address)).ok_or_else(|| AuthFailure::Unauthenticated(Rejection::NoProvider.to_string()))
+    }
+
+    fn proven(&self, connection: &Connection, header: Option<&[u8]>, rules: Rules) -> Result<Arc<[Proven]>, Rejection> {
+        let methods = self.methods.read().clone();
+        let now = self.clock.now();
+        let known = connection.kept::<Known>().filter(|k| Arc::ptr_eq(&k.methods, &methods) && k.proof.is_current(&methods.verifiers, now));
+        let accepted = known.as_ref().and_then(|k| match rules {
+            Rules::Knox => k.knox.as_ref(),
+            Rules::Native => k.native.as_ref(),
+        });
+        if let Some(accepted) = accepted.filter(|a| a.fits(header)) {
+            return Ok(accepted.proven.clone());
+        }
+        let proof = match &known {
+            Some(known) => known.proof.clone(),
+            None => methods.verifiers.examine(&Evidence { certificates: connection.peer_certificates(), now }),
+        };
+        let proven = match rules {
+            Rules::Knox => methods.prove_knox(header, &proof),
+            Rules::Native => methods.prove_native(header, &proof),
+        };
+        let accepted = proven.as_ref().ok().map(|proven| Accepted { header: header.map(Into::into), proven: proven.clone() });
+        let (knox, native) = match (rules, known) {
+            (Rules::Knox, known) => (accepted, known.and_then(|k| k.native.clone())),
+            (Rules::Native, known) => (known.and_then(|k| k.knox.clone()), accepted),
+        };
+        connection.keep(Arc::new(Known { methods, proof, knox, native }));
+        proven
+    }
+}

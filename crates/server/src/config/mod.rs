@@ -1,0 +1,452 @@
+//! Configuration: raw (what the file and the environment say) → resolved (every value checked and defaulted).
+//!
+//! Nothing is opened, bound or created here. An error names the file, the line and the remedy.
+
+mod raw;
+mod reference;
+
+pub use raw::Raw;
+pub use reference::reference;
+
+use crate::http::Limits;
+use claviger_audit::AlertLimits;
+use claviger_authn::{DenialLimits, MachineNames, NameCase, WildcardNames};
+use claviger_domain::{Grant, Preset, Principal, TrustDomain};
+use claviger_wire::knox::validate::Strictness;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use thiserror::Error;
+
+/// A configuration that cannot be used, and what to do about it.
+#[derive(Debug, Error)]
+#[error("{place}: {problem}")]
+pub struct ConfigError {
+    /// File and line, or the environment variable.
+    pub place: String,
+    /// What is wrong and what to write instead.
+    pub problem: String,
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Vec<SocketAddr>,
+    /// Where health and metrics are served, in plain HTTP.
+    pub metrics: Option<SocketAddr>,
+    /// The name in Knox's answers and logs.
+    pub name: String,
+    /// Worker threads.
+    pub threads: usize,
+    /// Certificate chain and key for TLS.
+    pub certificate: PathBuf,
+    /// The key of the certificate.
+    pub private_key: PathBuf,
+    /// Transport limits.
+    pub limits: Limits,
+    /// The SQLite file.
+    pub store: PathBuf,
+    /// The folder of the root key file.
+    pub root: PathBuf,
+    /// The audit log.
+    pub audit: AuditConfig,
+    /// Who may prove to be whom.
+    pub auth: AuthConfig,
+    /// Knox's surface, when it is on.
+    pub knox: Option<KnoxConfig>,
+    /// Whether the native surface is on.
+    pub native: bool,
+    /// Sizes and defaults of keys.
+    pub keys: claviger_engine::Settings,
+    /// Logging.
+    pub log: LogConfig,
+    /// Static development users; only with `--dev`.
+    pub dev_users: Vec<DevUser>,
+}
+
+/// The audit log's place and sinks.
+#[derive(Debug, Clone)]
+pub struct AuditConfig {
+    /// Folder of the log.
+    pub folder: PathBuf,
+    /// Folder that stands in when the first cannot be written.
+    pub standby: Option<PathBuf>,
+    /// Bytes reserved for when the disk is full.
+    pub reserve: u64,
+    /// `None`: an answer waits for fsync. Otherwise records may be lost for this long.
+    pub interval: Option<Duration>,
+    /// Test hook: added to each fsync.
+    pub extra_sync_delay: Duration,
+    /// Also write records to standard output.
+    pub stdout: bool,
+    /// Also write Elastic Common Schema lines to this file.
+    pub ecs: Option<PathBuf>,
+    /// When to alert.
+    pub alerts: AlertLimits,
+}
+
+/// Authentication.
+#[derive(Debug, Clone)]
+pub struct AuthConfig {
+    /// PEM files with the roots of machine certificates.
+    pub machine_roots: Vec<PathBuf>,
+    /// How machine names are compared.
+    pub machine_names: MachineNames,
+    /// One PEM bundle per trust domain.
+    pub trust_bundles: Vec<(TrustDomain, PathBuf)>,
+    /// How many failures an address may have.
+    pub denials: DenialLimits,
+}
+
+/// Knox's surface.
+#[derive(Debug, Clone)]
+pub struct KnoxConfig {
+    /// Whether lists and polls show only what the caller can read.
+    pub list_readable_only: bool,
+    /// Whether an ACL change that leaves no administrator is refused.
+    pub keep_last_admin: bool,
+    /// Path components that a service prefix needs at least.
+    pub min_service_path: usize,
+    /// How faithfully to imitate what the contract allows to be mended (§14, may fix 1). Principals of no known type are
+    /// refused whatever this says: an entry that matches nobody and cannot be shown again helps no client.
+    pub strictness: Strictness,
+    /// Services that may create keys.
+    pub creators: Vec<ServiceCreator>,
+    /// Knox's own log lines go to this file.
+    pub log: Option<PathBuf>,
+    /// The `service` member of those lines.
+    pub log_service: String,
+}
+
+/// A service that may create keys, and who owns them with it (contract knox §6.5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceCreator {
+    /// SPIFFE ID prefix of the services.
+    pub service_prefix: String,
+    /// Prefix of the key ids.
+    pub key_prefix: String,
+    /// Becomes administrator of each such key.
+    pub owner: Principal,
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// JSON lines instead of text.
+    pub json: bool,
+    /// A `tracing` filter.
+    pub filter: String,
+}
+
+/// A static user of a development server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DevUser {
+    /// Login name.
+    pub name: String,
+    /// Groups.
+    pub groups: Vec<String>,
+    /// The token; made at random when absent.
+    pub token: Option<String>,
+}
+
+/// Where a value stands, for messages.
+struct Source<'a> {
+    file: &'a Path,
+    text: &'a str,
+}
+
+impl Source<'_> {
+    /// An error about `section.field`, with the line on which it stands.
+    fn error(&self, field: &str, problem: impl ToString) -> ConfigError {
+        let line = self.line_of(field).map_or(String::new(), |n| format!(":{n}"));
+        ConfigError { place: format!("{}{line}", self.file.display()), problem: format!("`{field}`: {}", problem.to_string()) }
+    }
+
+    fn line_of(&self, field: &str) -> Option<usize> {
+        let (section, name) = field.rsplit_once('.')?;
+        let mut here = String::new();
+        for (n, line) in self.text.lines().enumerate() {
+            let line = line.trim();
+            if let Some(header) = line.strip_prefix('[') {
+                here = header.trim_matches(['[', ']']).trim().to_owned();
+            }
+            let is_field = line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with('='));
+            if here == section && is_field {
+                return Some(n + 1);
+            }
+        }
+        None
+    }
+}
+
+impl Config {
+    /// Reads a file and the environment over it, and checks everything.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the place and the remedy.
+    pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>, dev: bool) -> Result<Self, ConfigError> {
+        let place = || file.display().to_string();
+        let text = std::fs::read_to_string(file).map_err(|e| ConfigError { place: place(), problem: format!("cannot be read: {e}") })?;
+        let raw = Raw::read(file, &text, environment)?;
+        Self::resolve(raw, &Source { file, text: &text }, dev)
+    }
+
+    /// A development server's configuration: everything in `dir`, over an optional file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the place and the remedy.
+    pub fn dev(dir: &Path, file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let text = match file {
+            Some(file) => std::fs::read_to_string(file).map_err(|e| ConfigError { place: file.display().to_string(), problem: format!("cannot be read: {e}") })?,
+            None => String::new(),
+        };
+        let name = file.unwrap_or(Path::new("(no file)"));
+        let mut raw = Raw::read(name, &text, environment)?;
+        raw.fill_for_dev(dir);
+        Self::resolve(raw, &Source { file: name, text: &text }, true)
+    }
+
+    fn resolve(raw: Raw, source: &Source<'_>, dev: bool) -> Result<Self, ConfigError> {
+        let Raw { server, tls, limits, store, root, audit, auth, knox, native, keys, log, dev: dev_section } = raw;
+        if !dev && !dev_section.user.is_empty() {
+            return Err(source.error("dev.user", "static users are for `--dev` only; remove the section and use certificates"));
+        }
+        if dev_section.user.iter().any(|u| u.groups.iter().any(|g| g.starts_with("claviger:"))) {
+            return Err(source.error("dev.user", "groups that start with `claviger:` are Claviger's own"));
+        }
+        let data = server.data.unwrap_or_else(|| PathBuf::from("/var/lib/claviger"));
+        let listen = server.listen.unwrap_or_default();
+        if listen.is_empty() {
+            return Err(source.error("server.listen", "say where to listen, such as listen = [\"0.0.0.0:9000\"]"));
+        }
+        let address = |field: &str, text: &String| {
+            text.parse::<SocketAddr>().map_err(|_| source.error(field, format!("`{text}` is no address; write IP:PORT, such as \"127.0.0.1:9000\"")))
+        };
+        let required = |field: &str, value: Option<PathBuf>| value.ok_or_else(|| source.error(field, "is required: the path of a PEM file"));
+        let surfaces = knox.enabled || native.enabled.unwrap_or(true);
+        if !surfaces {
+            return Err(source.error("native.enabled", "every surface is off; turn on `native.enabled` or `knox.enabled`"));
+        }
+        Ok(Self {
+            listen: listen.iter().map(|a| address("server.listen", a)).collect::<Result<_, _>>()?,
+            metrics: server.metrics.as_ref().map(|a| address("server.metrics", a)).transpose()?,
+            name: server.name.unwrap_or_else(host_name),
+            threads: match server.threads.unwrap_or(0) {
+                0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+                n if n <= 1024 => n,
+                n => return Err(source.error("server.threads", format!("{n} threads are too many; 0 takes one per core"))),
+            },
+            certificate: required("tls.certificate", tls.certificate)?,
+            private_key: required("tls.private_key", tls.private_key)?,
+            limits: resolve_limits(&limits, source)?,
+            store: store.path.unwrap_or_else(|| data.join("claviger.db")),
+            root: root.folder.unwrap_or_else(|| data.join("root")),
+            audit: resolve_audit(audit, &data, source)?,
+            auth: resolve_auth(auth, source)?,
+            knox: knox.enabled.then(|| resolve_knox(&knox, source)).transpose()?,
+            native: native.enabled.unwrap_or(true),
+            keys: resolve_keys(&keys, &knox, source)?,
+            log: resolve_log(&log, source)?,
+            dev_users: dev_section.user.into_iter().map(|u| DevUser { name: u.name, groups: u.groups, token: u.token }).collect(),
+        })
+    }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "claviger".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+fn resolve_limits(raw: &raw::Limits, source: &Source<'_>) -> Result<Limits, ConfigError> {
+    let mut limits = Limits::default();
+    let positive = |field: &str, value: u64| {
+        if value == 0 { Err(source.error(field, "must be greater than zero")) } else { Ok(value) }
+    };
+    let size = |field: &str, value: Option<u64>, default: usize| match value {
+        Some(v) => Ok(usize::try_from(positive(field, v)?).unwrap_or(usize::MAX)),
+        None => Ok(default),
+    };
+    let seconds = |field: &str, value: Option<u64>, default: Duration| match value {
+        Some(v) => Ok(Duration::from_secs(positive(field, v)?)),
+        None => Ok(default),
+    };
+    limits.connections = size("limits.connections", raw.connections, limits.connections)?;
+    limits.connections_per_address = size("limits.connections_per_address", raw.connections_per_address, limits.connections_per_address)?;
+    limits.buffered_bytes = size("limits.buffered_bytes", raw.buffered_bytes, limits.buffered_bytes)?;
+    limits.head_time = seconds("limits.head_seconds", raw.head_seconds, limits.head_time)?;
+    limits.body_time = seconds("limits.body_seconds", raw.body_seconds, limits.body_time)?;
+    limits.idle_time = seconds("limits.idle_seconds", raw.idle_seconds, limits.idle_time)?;
+    limits.handshake_time = seconds("limits.handshake_seconds", raw.handshake_seconds, limits.handshake_time)?;
+    limits.drain_time = seconds("limits.drain_seconds", raw.drain_seconds, limits.drain_time)?;
+    Ok(limits)
+}
+
+fn resolve_audit(raw: raw::Audit, data: &Path, source: &Source<'_>) -> Result<AuditConfig, ConfigError> {
+    let interval = match raw.durability.as_deref() {
+        None | Some("fsync") => None,
+        Some("interval") => Some(Duration::from_millis(raw.interval_ms.unwrap_or(1000))),
+        Some(other) => return Err(source.error("audit.durability", format!("`{other}` is unknown; write \"fsync\" or \"interval\""))),
+    };
+    let alerts = AlertLimits::default();
+    Ok(AuditConfig {
+        folder: raw.folder.unwrap_or_else(|| data.join("audit")),
+        standby: raw.standby,
+        reserve: raw.reserve_mib.unwrap_or(64) << 20,
+        interval,
+        extra_sync_delay: Duration::from_micros(raw.test_sync_delay_us.unwrap_or(0)),
+        stdout: raw.stdout.unwrap_or(false),
+        ecs: raw.ecs,
+        alerts: AlertLimits {
+            first_read: raw.alert_first_read.unwrap_or(alerts.first_read),
+            denials: raw.alert_denials.unwrap_or(alerts.denials),
+            mass_read: raw.alert_mass_read.unwrap_or(alerts.mass_read),
+        },
+    })
+}
+
+fn resolve_auth(raw: raw::Auth, source: &Source<'_>) -> Result<AuthConfig, ConfigError> {
+    let case = match raw.machine_name_case.as_deref() {
+        None | Some("as-sent") => NameCase::AsSent,
+        Some("folded") => NameCase::Folded,
+        Some(other) => return Err(source.error("auth.machine_name_case", format!("`{other}` is unknown; write \"as-sent\" or \"folded\""))),
+    };
+    let wildcard = if raw.machine_wildcards.unwrap_or(true) { WildcardNames::Allowed } else { WildcardNames::Refused };
+    let domain = |(name, path): (String, PathBuf)| {
+        let parsed = TrustDomain::parse(&name).map_err(|e| source.error("auth.trust_bundles", format!("`{name}`: {e}")))?;
+        Ok((parsed, path))
+    };
+    let standard = DenialLimits::default();
+    Ok(AuthConfig {
+        machine_roots: raw.machine_roots.unwrap_or_default(),
+        machine_names: MachineNames { case, wildcard },
+        trust_bundles: raw.trust_bundles.unwrap_or_default().into_iter().map(domain).collect::<Result<_, _>>()?,
+        denials: DenialLimits {
+            burst: raw.failures_burst.unwrap_or(standard.burst),
+            forgive_one_after: raw.failures_per_second.map_or(standard.forgive_one_after, |n| Duration::from_secs(1) / n.get()),
+            ..standard
+        },
+    })
+}
+
+fn resolve_knox(raw: &raw::Knox, source: &Source<'_>) -> Result<KnoxConfig, ConfigError> {
+    let creator = |c: &raw::ServiceCreator| {
+        let owner = c.owner.parse().map_err(|e| source.error("knox.service_creator", format!("owner `{}`: {e}", c.owner)))?;
+        Ok(ServiceCreator { service_prefix: c.service_prefix.clone(), key_prefix: c.key_prefix.clone(), owner })
+    };
+    let strictness = match raw.strictness.as_deref() {
+        None | Some("fixed") => Strictness::Fixed,
+        Some("reference") => Strictness::Reference,
+        Some(other) => return Err(source.error("knox.strictness", format!("`{other}` is unknown; write \"fixed\" or \"reference\""))),
+    };
+    Ok(KnoxConfig {
+        list_readable_only: raw.list_readable_only.unwrap_or(false),
+        keep_last_admin: raw.keep_last_admin.unwrap_or(false),
+        min_service_path: raw.min_service_path.unwrap_or(0),
+        strictness,
+        creators: raw.service_creator.iter().map(creator).collect::<Result<_, _>>()?,
+        log: raw.log.clone(),
+        log_service: raw.log_service.clone().unwrap_or_default(),
+    })
+}
+
+fn resolve_keys(raw: &raw::Keys, knox: &raw::Knox, source: &Source<'_>) -> Result<claviger_engine::Settings, ConfigError> {
+    const KNOX_MOST: usize = 10 << 20;
+    let standard = claviger_engine::Settings::default();
+    let max_value = raw.max_value.unwrap_or(standard.max_value);
+    if !(1..=KNOX_MOST).contains(&max_value) {
+        return Err(source.error("keys.max_value", "must lie between 1 and 10485760 bytes"));
+    }
+    let grant = |text: &String| {
+        let bad = |why: String| source.error("keys.default_grants", format!("`{text}`: {why}; write TYPE:ID=read|write|admin"));
+        let (principal, preset) = text.rsplit_once('=').ok_or_else(|| bad("no `=`".to_owned()))?;
+        let preset = match preset {
+            "read" => Preset::Read,
+            "write" => Preset::Write,
+            "admin" => Preset::Admin,
+            other => return Err(bad(format!("`{other}` is no preset"))),
+        };
+        let principal: Principal = principal.parse().map_err(|e| bad(format!("{e}")))?;
+        Ok(Grant { principal, capabilities: preset.capabilities() })
+    };
+    Ok(claviger_engine::Settings {
+        max_value,
+        max_versions: raw.max_versions.unwrap_or(standard.max_versions),
+        inline_limit: raw.inline_limit.unwrap_or(standard.inline_limit),
+        default_grants: raw.default_grants.iter().map(grant).collect::<Result<_, _>>()?,
+        policy: knox.access_callback_socket.clone().map(|socket| crate::callback::policy(socket, Duration::from_millis(knox.access_callback_timeout_ms.unwrap_or(1000)))),
+        accept_tampering: false,
+    })
+}
+
+fn resolve_log(raw: &raw::Log, source: &Source<'_>) -> Result<LogConfig, ConfigError> {
+    let json = match raw.format.as_deref() {
+        None | Some("text") => false,
+        Some("json") => true,
+        Some(other) => return Err(source.error("log.format", format!("`{other}` is unknown; write \"text\" or \"json\""))),
+    };
+    let filter = raw.filter.clone().unwrap_or_else(|| "info".to_owned());
+    if let Err(why) = filter.parse::<tracing_subscriber::filter::Targets>() {
+        return Err(source.error("log.filter", format!("{why}; write a level such as \"info\" or \"claviger_server=debug,info\"")));
+    }
+    Ok(LogConfig { json, filter })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const GOOD: &str = "[server]\nlisten = [\"127.0.0.1:0\"]\n[tls]\ncertificate = \"c.pem\"\nprivate_key = \"k.pem\"\n";
+
+    fn resolve(text: &str, environment: &[(&str, &str)], dev: bool) -> Result<Config, ConfigError> {
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let file = Path::new("claviger.toml");
+        let raw = Raw::read(file, text, environment)?;
+        Config::resolve(raw, &Source { file, text }, dev)
+    }
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let config = resolve(GOOD, &[], false).unwrap();
+        assert!(config.native && config.knox.is_none() && config.metrics.is_none());
+        assert_eq!(config.store, Path::new("/var/lib/claviger/claviger.db"));
+    }
+
+    #[test]
+    fn an_error_names_the_line_and_the_remedy() {
+        for (text, line, word) in [
+            (format!("{GOOD}[log]\nformat = \"xml\"\n"), "claviger.toml:7", "json"),
+            (format!("{GOOD}[log]\ncolour = 1\n"), "claviger.toml:7", "colour"),
+            (format!("{GOOD}[keys]\nmax_value = 99999999\n"), "claviger.toml:7", "10485760"),
+            (format!("{GOOD}[knox]\nenabled = \"yes\"\n"), "claviger.toml:7", "boolean"),
+            (format!("{GOOD}[knox]\nenabled = true\nstrictness = \"lax\"\n"), "claviger.toml:8", "reference"),
+            (format!("{GOOD}[[dev.user]]\nname = \"x\"\n"), "claviger.toml", "--dev"),
+            ("[server]\nlisten = [\"x\"]\n[tls]\ncertificate=\"c\"\nprivate_key=\"k\"\n".to_owned(), "claviger.toml:2", "IP:PORT"),
+            ("[server\n".to_owned(), "claviger.toml:1", ""),
+        ] {
+            let error = resolve(&text, &[], false).unwrap_err();
+            assert_eq!(error.place, line, "{error}");
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let config = resolve(GOOD, &[("CLAVIGER__SERVER__LISTEN", "[\"127.0.0.1:7\"]"), ("CLAVIGER__LOG__FORMAT", "json"), ("PATH", "x")], false).unwrap();
+        assert_eq!(config.listen, ["127.0.0.1:7".parse().unwrap()]);
+        assert!(config.log.json);
+        let error = resolve(GOOD, &[("CLAVIGER__LOG__COLOUR", "1")], false).unwrap_err();
+        assert!(error.to_string().contains("CLAVIGER__LOG__COLOUR"), "{error}");
+    }
+
+    #[test]
+    fn static_users_are_for_development_only() {
+        let text = format!("{GOOD}[[dev.user]]\nname = \"bob\"\ngroups = [\"ops\"]\n");
+        assert_eq!(resolve(&text, &[], true).unwrap().dev_users[0].groups, ["ops"]);
+        assert!(resolve(&text, &[], false).is_err());
+    }
+}

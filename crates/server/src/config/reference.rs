@@ -1,0 +1,121 @@
+//! What each field of the configuration does at run time. `docs/configuration.md` is written from this table, and a test
+//! compares the table with what the parser takes.
+
+/// One field: section, name, example as TOML, default in words, what it does.
+type Field = (&'static str, &'static str, &'static str, &'static str, &'static str);
+
+const FIELDS: &[Field] = &[
+    ("server", "listen", "[\"0.0.0.0:9000\"]", "required", "Addresses for clients, TLS only. Port 0 takes a free one. A change needs a restart."),
+    ("server", "metrics", "\"127.0.0.1:9100\"", "off", "Address for `/healthz`, `/readyz` and `/metrics` in plain HTTP. It needs no credential and shows no key names; keep it off public networks."),
+    ("server", "name", "\"keys-1\"", "the host name", "The server's name in Knox's answers and log lines."),
+    ("server", "threads", "0", "0", "Worker threads, each with its own event loop and socket. 0 takes one per core."),
+    ("server", "data", "\"/var/lib/claviger\"", "/var/lib/claviger", "The folder under which store, root key and audit log lie unless they are placed elsewhere."),
+    ("tls", "certificate", "\"/etc/claviger/tls.pem\"", "required", "The server's certificate chain, leaf first. Read again on SIGHUP and when the file changes; open connections keep the old one."),
+    ("tls", "private_key", "\"/etc/claviger/tls.key\"", "required", "Its private key (PEM, PKCS#8, SEC 1 or PKCS#1)."),
+    ("limits", "connections", "20000", "see the program's default", "Open connections in all. Further ones are closed at once and counted."),
+    ("limits", "connections_per_address", "20000", "see the program's default", "Open connections per client address (IPv6: per /64)."),
+    ("limits", "buffered_bytes", "268435456", "256 MiB", "Memory that large request heads and bodies may hold together. A request beyond it gets 503."),
+    ("limits", "handshake_seconds", "10", "10", "A TLS handshake that takes longer is dropped."),
+    ("limits", "head_seconds", "10", "10", "A request head that takes longer gets 408."),
+    ("limits", "body_seconds", "120", "120", "A request body that takes longer gets 408."),
+    ("limits", "idle_seconds", "120", "120", "A keep-alive connection without a request is closed after this."),
+    ("limits", "drain_seconds", "10", "10", "At shutdown requests under way have this long to end."),
+    ("store", "path", "\"/var/lib/claviger/claviger.db\"", "DATA/claviger.db", "The SQLite database. Made by `claviger server init`, mode 0600."),
+    ("root", "folder", "\"/var/lib/claviger/root\"", "DATA/root", "The folder of the root key file `root.key`. Folder 0700, file 0600, or the server refuses to start. Whoever has this file and the database has every secret: back it up apart from the database."),
+    ("audit", "folder", "\"/var/lib/claviger/audit\"", "DATA/audit", "The folder of this server's Merkle audit log."),
+    ("audit", "standby", "\"/mnt/other/audit\"", "off", "A folder on another disk that takes over when the first cannot be written."),
+    ("audit", "reserve_mib", "64", "64", "Space held back for the log, so that reads go on for a while when the disk is full and only writes fail."),
+    ("audit", "durability", "\"fsync\"", "\"fsync\"", "`fsync`: no answer with a secret leaves before its record is on stable storage. `interval`: records are synced every `interval_ms`; a power cut can lose the records of that time, though not of a crash of the program alone."),
+    ("audit", "interval_ms", "1000", "1000", "Only with `durability = \"interval\"`."),
+    ("audit", "test_sync_delay_us", "0", "0", "For measurements: waits this long after each sync, as a slower disk would."),
+    ("audit", "stdout", "false", "false", "Writes every record to standard output too."),
+    ("audit", "ecs", "\"/var/log/claviger/ecs.json\"", "off", "Writes every record to this file too, as Elastic Common Schema JSON lines. Reopened on SIGHUP."),
+    ("audit", "alert_first_read", "true", "true", "Records an event when a caller reads a key that it was never seen reading. The newest 100,000 records are learned from at start."),
+    ("audit", "alert_denials", "20", "20", "Records an event and logs a warning at this many refusals of one caller within a minute; 0 never."),
+    ("audit", "alert_mass_read", "500", "500", "The same when one caller reads more than this many different keys within a minute; 0 never."),
+    ("auth", "machine_roots", "[\"/etc/claviger/machines-ca.pem\"]", "none", "Roots of machine certificates. Read again on SIGHUP and on change; connections are verified anew then."),
+    ("auth", "machine_name_case", "\"as-sent\"", "\"as-sent\"", "`as-sent` compares machine names as Knox does; `folded` lower-cases them first."),
+    ("auth", "machine_wildcards", "true", "true", "Whether a certificate for `*.example.com` may call itself `a.example.com`, as in Knox."),
+    ("auth", "trust_bundles", "{ \"example.org\" = \"/etc/claviger/example.org.pem\" }", "none", "One bundle of roots per SPIFFE trust domain. An SVID is verified against the bundle of its own domain only."),
+    ("auth", "failures_burst", "20", "20", "Failed authentications an address may have at once before it is answered 429."),
+    ("auth", "failures_per_second", "1", "1", "How many of these come back each second."),
+    ("knox", "enabled", "true", "false", "Serves Knox's API under `/v0`."),
+    ("knox", "list_readable_only", "false", "false", "Lists and polls show only keys that the caller can read. Knox shows all."),
+    ("knox", "keep_last_admin", "false", "false", "Refuses an ACL change that leaves a key without administrator. Knox allows it."),
+    ("knox", "min_service_path", "0", "0", "Path components that a service prefix needs at least (Knox's optional validator)."),
+    ("knox", "strictness", "\"fixed\"", "\"fixed\"", "`fixed`: creating a key checks principals as changing its ACL does (code 13), and answers `None` access and duplicate entries with 400, code 11. `reference`: as Knox, creation checks no principal, so that an empty machine prefix opens the key to every machine, and `None` and duplicates are 500, code 1, which clients try three times. Principals of no known type are refused with code 13 by both: Knox stores them and can then not show the ACL."),
+    ("knox", "service_creator", "[{ service_prefix = \"spiffe://example.org/ci/\", key_prefix = \"ci:\", owner = \"user_group:platform\" }]", "none", "Services that may create keys, which ids, and who becomes administrator beside them."),
+    ("knox", "access_callback_socket", "\"/run/claviger/access.sock\"", "off", "A Unix socket that is asked, with one JSON line, when an ACL says no; it answers `{\"allow\":true}` or `{\"allow\":false}`. Never sees key data."),
+    ("knox", "access_callback_timeout_ms", "1000", "1000", "How long to wait for that answer; then the request fails with code 1."),
+    ("knox", "log", "\"/var/log/claviger/knox.log\"", "off", "Knox's own access log lines. Reopened on SIGHUP."),
+    ("knox", "log_service", "\"knox\"", "omitted", "The `service` member of those lines."),
+    ("native", "enabled", "true", "true", "Serves Claviger's own API under `/api/v1`."),
+    ("keys", "max_value", "1048576", "1 MiB", "Bytes that one version may have, up to 10 MiB."),
+    ("keys", "max_versions", "1000", "1000", "Versions that one key may have."),
+    ("keys", "inline_limit", "65536", "64 KiB", "Sealed values up to this size are kept in memory; longer ones are read from the database on each use."),
+    ("keys", "default_grants", "[\"user_group:security-team=admin\"]", "none", "Grants that every new key gets, as TYPE:ID=read|write|admin."),
+    ("log", "format", "\"text\"", "\"text\"", "`text` or `json` lines on standard error."),
+    ("log", "filter", "\"info\"", "\"info\"", "A level, or TARGET=LEVEL pairs. No level ever logs a secret."),
+    ("dev", "user", "[{ name = \"alice\", groups = [\"ops\"] }]", "none", "Static users with tokens, for `--dev` only; refused otherwise."),
+];
+
+/// The reference as Markdown.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = String::from(
+        "# Configuration\n\nWritten from the program by `claviger config reference`; a test keeps both equal.\n\n\
+         One TOML file. Each field can be overridden by an environment variable `CLAVIGER__SECTION__FIELD` whose value is TOML or plain text.\n\
+         `claviger config check FILE` names file, line and remedy of what is wrong.\n",
+    );
+    let mut section = "";
+    for (of, name, example, default, what) in FIELDS {
+        if *of != section {
+            section = of;
+            text.push_str(&format!("\n## `[{section}]`\n\n| field | default | what it does |\n|---|---|---|\n"));
+        }
+        text.push_str(&format!("| `{name}`<br>`{name} = {}` | {default} | {what} |\n", example.replace('|', "\\|")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Raw;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    #[test]
+    fn every_field_that_the_parser_takes_is_documented() {
+        let mut documented: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (section, name, ..) in FIELDS {
+            documented.entry(section).or_default().insert(name);
+        }
+        let named = |text: &str| {
+            let error = toml::from_str::<Raw>(text).unwrap_err().message().to_owned();
+            error.split('`').skip(3).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>()
+        };
+        let sections = named("zzz = 1");
+        assert_eq!(sections, documented.keys().map(|s| (*s).to_owned()).collect());
+        for section in sections {
+            let fields = named(&format!("[{section}]\nzzz = 1"));
+            assert_eq!(fields, documented[section.as_str()].iter().map(|f| (*f).to_owned()).collect(), "[{section}]");
+        }
+    }
+
+    #[test]
+    fn every_example_parses() {
+        for (section, name, example, ..) in FIELDS {
+            toml::from_str::<Raw>(&format!("[{section}]\n{name} = {example}\n")).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_committed_reference_is_the_programs() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+        if std::env::var_os("CLAVIGER_UPDATE").is_some() {
+            std::fs::write(path, reference()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), reference(), "run the tests with CLAVIGER_UPDATE=1");
+    }
+}

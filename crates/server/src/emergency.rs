@@ -1,0 +1,102 @@
+//! Break-glass: an administrator's certificate for an hour, made on the machine that holds the root, when nobody else can
+//! administer any more.
+//!
+//! The authority that signs it is derived from the barrier, so a running server knows it without being told. Making one
+//! leaves a note that the server turns into an audit record; using one is in every record of its requests.
+
+use crate::dev::lifetime;
+use anyhow::{Context, Result};
+use claviger_crypto::KeyRing;
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519};
+use serde::{Deserialize, Serialize};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// How long an emergency certificate lives.
+const SECONDS: i64 = 3600;
+/// An Ed25519 private key in PKCS#8 (RFC 8410 §7) is this and then the seed.
+const PKCS8_ED25519: [u8; 16] = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+
+/// The authority that a store's barrier stands for.
+pub(crate) struct EmergencyAuthority {
+    params: CertificateParams,
+    key: KeyPair,
+}
+
+/// What making a certificate leaves behind for the audit log.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub(crate) struct Note {
+    /// The certificate's name.
+    pub(crate) name: String,
+    /// Why it was made.
+    pub(crate) reason: String,
+    /// Who ran the command, as the system says.
+    pub(crate) by: String,
+}
+
+impl EmergencyAuthority {
+    pub(crate) fn of(ring: &KeyRing) -> Result<Self> {
+        let seed = ring.break_glass_seed();
+        let der = Zeroizing::new([&PKCS8_ED25519[..], seed.expose()].concat());
+        let der = rustls_pki_types::PrivatePkcs8KeyDer::from(&der[..]);
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519).context("the emergency authority's key")?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "Claviger break-glass authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        Ok(Self { params, key })
+    }
+
+    /// Its certificate in PEM, for verifying. A new one each time, with the same name and key.
+    pub(crate) fn root_pem(&self) -> Result<String> {
+        let mut params = self.params.clone();
+        lifetime(&mut params, 20 * 365 * 86_400);
+        Ok(params.self_signed(&self.key)?.pem())
+    }
+
+    /// A certificate for `name`, and its key, in PEM.
+    fn issue(self, name: &str) -> Result<(String, String)> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        lifetime(&mut params, SECONDS);
+        let issuer = Issuer::new(self.params, self.key);
+        Ok((params.signed_by(&key, &issuer)?.pem(), key.serialize_pem()))
+    }
+
+    /// Makes a certificate in `out` and leaves its note in `notes`. The note comes first: no certificate without one.
+    pub(crate) fn make(self, reason: &str, notes: &Path, out: &Path) -> Result<Note> {
+        let serial: [u8; 6] = claviger_crypto::random();
+        let serial: String = serial.iter().map(|b| format!("{b:02x}")).collect();
+        let name = format!("{serial}.break-glass.claviger");
+        let by = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|v| std::env::var(v).ok()).unwrap_or_else(|| "unknown".to_owned());
+        let note = Note { name, reason: reason.to_owned(), by };
+        folder(notes)?;
+        folder(out)?;
+        write(&notes.join(format!("{serial}.json")), &serde_json::to_vec(&note)?)?;
+        let (certificate, key) = self.issue(&note.name)?;
+        write(&out.join("break-glass.pem"), certificate.as_bytes())?;
+        write(&out.join("break-glass.key"), key.as_bytes())?;
+        Ok(note)
+    }
+}
+
+/// The notes that wait, with their files. What is no note is left where it is.
+pub(crate) fn waiting(notes: &Path) -> Vec<(PathBuf, Note)> {
+    let files = std::fs::read_dir(notes).into_iter().flatten().filter_map(Result::ok).map(|f| f.path());
+    files.filter_map(|path| Some((path.clone(), serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?))).collect()
+}
+
+fn folder(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("creating {}", path.display()))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write as _;
+    let say = || format!("writing {}", path.display());
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).with_context(say)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(say)
+}

@@ -1,0 +1,20 @@
+//! Claviger's server: surfaces, TLS, configuration, health, shutdown.
+
+mod app;
+mod backstage;
+mod callback;
+pub mod callers;
+pub mod command;
+pub mod config;
+pub mod dev;
+mod emergency;
+mod health;
+pub mod hygiene;
+pub mod http;
+pub mod knox;
+pub mod listen;
+mod metrics;
+pub mod native;
+mod run;
+
+pub use run::{Server, initialise, start};

@@ -1,0 +1,464 @@
+//! The composition root: from a checked configuration to a running server, and down again.
+
+use crate::app::App;
+use crate::callers::Callers;
+use crate::config::Config;
+use crate::emergency::{self, EmergencyAuthority};
+use crate::health::Health;
+use crate::http::Shutdown;
+use crate::knox::{Knox, KnoxLog};
+use crate::listen::{Identity, Listener, ListenerConfig, Protocols, Security, Serving, TlsHandle, serve};
+use crate::metrics::Metrics;
+use crate::native::{Native, NativeParts};
+use anyhow::{Context, Result, bail};
+use claviger_audit::{Alerts, AuditLog, Checkpoint, Durability, LineSink, LogConfig, LogKey, Reader, Recorder, SinkTarget};
+use claviger_authn::{BREAK_GLASS_GROUP, MachineCertificates, Roots, TokenTable, TrustBundles, Verifiers};
+use claviger_crypto::{FileRoot, KeyRing, RootOfTrust};
+use claviger_domain::audit::{Action, Outcome, Record, Subject};
+use claviger_domain::{Acl, Caller, Capabilities, Capability, Clock, Prefix, Preset, Principal, RequestId, Revision, SystemClock};
+use claviger_engine::{Engine, Precondition, StartReport, Started};
+use claviger_ports::Store;
+use claviger_store::SqlStore;
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// Name of the audit log's signing key and origin.
+const LOG_NAME: &str = "claviger-audit";
+/// Bytes of lines that may wait for a sink.
+const SINK_BOUND: usize = 8 << 20;
+/// Records at the log's end that are compared with the database's changes at start: more than can be under way at once.
+const RECONCILED: u64 = 8192;
+/// Records from which the alerts learn who reads what.
+const LEARNED: u64 = 100_000;
+
+/// Makes root, store and first grants of a production server.
+///
+/// # Errors
+/// When something is there already, or cannot be made; then what was made is named.
+pub async fn initialise(config: &Config, admins: &[Principal], knox_rule: bool) -> Result<()> {
+    if config.has_store() {
+        bail!("{} is there already; a store is prepared once", config.store.display());
+    }
+    for file in [&config.store, &config.root, &config.audit.folder] {
+        if let Some(parent) = file.parent() {
+            std::fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+        }
+    }
+    let root = if config.root.join("root.key").exists() { FileRoot::open(&config.root) } else { FileRoot::create(&config.root) };
+    let root = root.context("the root of trust")?;
+    let store = SqlStore::open_sqlite(&config.store).await?;
+    claviger_engine::initialise(&store, &[&root], SystemClock.now()).await?;
+    store.close().await;
+    let opened = Opened::open(config).await?;
+    let admin = Preset::Admin.capabilities();
+    let acl = admins.iter().fold(Acl::default(), |acl, p| acl.set(p.clone(), admin));
+    // Who breaks the glass can give rights to others, which is seen, and reads nothing by that alone.
+    let emergency = Capabilities::of([Capability::List, Capability::Admin]);
+    let acl = acl.set(Principal::UserGroup(BREAK_GLASS_GROUP.into()), emergency);
+    let caller = Caller::system("init", RequestId(u128::from_be_bytes(claviger_crypto::random())));
+    let everywhere = Prefix::parse("")?;
+    opened.engine.change_prefix(&caller, "server", &everywhere, Some((acl, knox_rule)), Precondition::Any).await?;
+    opened.close().await;
+    Ok(())
+}
+
+/// Store, root, log and engine, open.
+pub(crate) struct Opened {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) log: Arc<AuditLog>,
+    pub(crate) root: Arc<dyn RootOfTrust>,
+    pub(crate) report: StartReport,
+    emergency_root: String,
+    sinks: Vec<Arc<LineSink>>,
+    committer: tokio::task::JoinHandle<()>,
+}
+
+impl Opened {
+    /// Opens everything that holds state, in the order in which each vouches for the next: the root opens the barrier,
+    /// the barrier the head, the head names the checkpoint that the log must reach.
+    pub(crate) async fn open(config: &Config) -> Result<Self> {
+        let root: Arc<dyn RootOfTrust> = Arc::new(FileRoot::open(&config.root).context("opening the root of trust")?);
+        if !config.has_store() {
+            bail!("there is no store at {}; run `claviger server init --admin TYPE:ID` first", config.store.display());
+        }
+        let store: Arc<dyn Store> = Arc::new(SqlStore::open_sqlite(&config.store).await.with_context(|| format!("opening {}", config.store.display()))?);
+        let ring = KeyRing::open(&store.barriers().await?, &[&*root]).await.context("opening the barrier")?;
+        let head = store.head().await?.context("the store was never prepared; run `claviger server init`")?;
+        let head = ring.open_head(&head).context("checking the store's head")?;
+        let seed = ring.audit_seed();
+        let seed = seed.expose().try_into().context("the audit key's size")?;
+        let key = LogKey::from_seed(LOG_NAME, seed)?;
+        let must_reach = head.checkpoint.map(|c| Checkpoint { size: c.size, root: c.root });
+        let log = Arc::new(AuditLog::open(log_config(config), key, must_reach).context("opening the audit log")?);
+        let (recorder, sinks) = recorder(config, &log)?;
+        let emergency_root = EmergencyAuthority::of(&ring)?.root_pem()?;
+        let alerts = Arc::new(Alerts::new(Arc::new(recorder), config.audit.alerts));
+        learn_readers(&alerts, &log)?;
+        let (logged, from) = logged_revisions(&log, head.revision)?;
+        let Started { engine, report, committer } = Engine::start(config.keys.clone(), store, alerts.clone(), ring, Arc::new(SystemClock)).await?;
+        for (id, why) in &report.damaged {
+            tracing::error!(key.id = %id, %why, "the record of `{id}` is damaged and is not served");
+        }
+        if !report.digest_matches {
+            tracing::error!("rows of the store were changed behind Claviger's back; run `claviger check`");
+        }
+        let found = engine.reconcile(&logged, from).await?;
+        if found > 0 {
+            tracing::warn!("{found} committed changes had no audit record after a crash; they are recorded now");
+        }
+        Ok(Self { engine, log, root, report, emergency_root, sinks, committer })
+    }
+
+    /// Ends cleanly: all commits done, the log signed.
+    pub(crate) async fn close(self) {
+        drop(self.engine);
+        if tokio::time::timeout(Duration::from_secs(10), self.committer).await.is_err() {
+            tracing::warn!("closing the store took too long");
+        }
+        self.log.close();
+        drop(self.sinks);
+    }
+}
+
+fn log_config(config: &Config) -> LogConfig {
+    let audit = &config.audit;
+    LogConfig {
+        standby: audit.standby.clone(),
+        durability: audit.interval.map_or(Durability::Fsync, Durability::Interval),
+        reserve: audit.reserve,
+        extra_sync_delay: audit.extra_sync_delay,
+        ..LogConfig::new(&audit.folder)
+    }
+}
+
+fn recorder(config: &Config, log: &Arc<AuditLog>) -> Result<(Recorder, Vec<Arc<LineSink>>)> {
+    let open = |target: SinkTarget| LineSink::open(target, SINK_BOUND).map(Arc::new);
+    let plain = config.audit.stdout.then(|| open(SinkTarget::Stdout)).transpose()?;
+    let ecs = config.audit.ecs.clone().map(|path| open(SinkTarget::File(path))).transpose().context("opening the ECS sink")?;
+    let sinks = plain.iter().chain(&ecs).cloned().collect();
+    Ok((Recorder::new(log.clone(), plain, ecs), sinks))
+}
+
+/// Lets the alerts learn from the log's newest records, beside the start.
+fn learn_readers(alerts: &Arc<Alerts>, log: &AuditLog) -> Result<()> {
+    let reader = Reader::open(&log.dirs())?;
+    let size = log.size();
+    let from = size.saturating_sub(LEARNED).max(reader.first());
+    let alerts = alerts.clone();
+    let learn = move || alerts.learn(reader.entries(from).map_while(Result::ok).take_while(|(i, _)| *i < size).map(|(_, entry)| entry));
+    std::thread::Builder::new().name("learn-readers".to_owned()).spawn(learn).context("starting a thread")?;
+    Ok(())
+}
+
+/// The revisions that the log's last records name, and the one after which changes must be among them.
+fn logged_revisions(log: &AuditLog, head: Revision) -> Result<(HashSet<Revision>, Revision)> {
+    let reader = Reader::open(&log.dirs())?;
+    let size = log.size();
+    let from = size.saturating_sub(RECONCILED).max(reader.first());
+    let mut logged = HashSet::new();
+    for entry in reader.entries(from).take_while(|e| e.as_ref().map_or(true, |(i, _)| *i < size)) {
+        let (_, entry) = entry?;
+        let record: serde_json::Value = serde_json::from_slice(&entry).unwrap_or_default();
+        if let Some(revision) = record["revision"].as_str().and_then(Revision::parse) {
+            logged.insert(revision);
+        }
+    }
+    if let Some(newest) = logged.iter().max().filter(|r| **r > head) {
+        bail!("the audit log knows revision {newest} and the database ends at {head}: the database was rolled back to an older state; restore a newer copy");
+    }
+    // Reads name revisions too, so the smallest named one is not older than what this window must explain.
+    let oldest = if from == 0 { Revision { epoch: head.epoch, number: 0 } } else { logged.iter().min().copied().unwrap_or(head) };
+    Ok((logged, oldest))
+}
+
+/// A running server.
+pub struct Server {
+    /// Where clients connect, with the ports that were taken.
+    pub addresses: Vec<SocketAddr>,
+    /// Where health and metrics are, if anywhere.
+    pub metrics_address: Option<SocketAddr>,
+    /// What was found when the store was opened.
+    pub report: StartReport,
+    shutdown: Shutdown,
+    stopping: Arc<AtomicBool>,
+    serving: Vec<Serving>,
+    opened: Opened,
+    reloader: Arc<Reloader>,
+    app: Arc<App>,
+}
+
+/// Starts a server. `tokens` are a development server's users; `memory` is what [`crate::hygiene::harden`] said.
+///
+/// # Errors
+/// Names the step that failed; nothing is served then.
+pub async fn start(config: &Config, tokens: Option<TokenTable>, memory: String) -> Result<Server> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    check_files(config)?;
+    let opened = Opened::open(config).await?;
+    let roots = RootFiles::of(config, Some(opened.emergency_root.clone()));
+    let callers = Arc::new(Callers::new(roots.read(1)?, config.auth.machine_names, tokens.map(Arc::new), config.auth.denials, clock.clone()));
+    let tls = TlsHandle::new(read_identity(config)?, Protocols::Http2AndHttp1).context("TLS")?;
+    let metrics = Arc::new(Metrics::new(&opened.engine, &opened.log));
+    let shutdown = Shutdown::new();
+    let stopping = Arc::new(AtomicBool::new(false));
+    let mut sinks = opened.sinks.clone();
+    let knox = config.knox.as_ref().map(|k| {
+        let sink = k.log.clone().map(|path| LineSink::open(SinkTarget::File(path), SINK_BOUND).map(Arc::new)).transpose().context("opening Knox's log")?;
+        sinks.extend(sink.clone());
+        let log = sink.map(|sink| KnoxLog::new(sink, k.log_service.clone(), config.name.clone()));
+        anyhow::Ok(Knox::new(opened.engine.clone(), callers.clone(), clock.clone(), &config.name, k, log))
+    });
+    let knox = knox.transpose()?;
+    let back = Arc::new(crate::backstage::Backstage { engine: opened.engine.clone(), log: opened.log.clone(), root: opened.root.clone(), metrics: metrics.clone(), memory });
+    let native = config.native.then(|| {
+        Native::new(NativeParts { engine: opened.engine.clone(), callers: callers.clone(), back, clock: clock.clone(), max_value: config.keys.max_value, shutdown: shutdown.clone() })
+    });
+    let app = Arc::new(App { knox, native, engine: opened.engine.clone(), callers: callers.clone(), metrics: metrics.clone(), clock });
+    note(&app, Action::Start, &format!("claviger {} at revision {}", env!("CARGO_PKG_VERSION"), opened.report.revision)).await?;
+    let bind = |name: &str, address: SocketAddr, security, workers| Listener::bind(&ListenerConfig { name: name.into(), address, security }, workers);
+    let clients = config.listen.iter().map(|a| bind("clients", *a, Security::Tls, config.threads)).collect::<Result<Vec<_>, _>>()?;
+    let addresses = clients.iter().map(Listener::address).collect();
+    let mut serving = vec![serve(clients, Some(tls.clone()), app.clone(), config.limits.clone(), shutdown.clone())?];
+    let mut metrics_address = None;
+    if let Some(address) = config.metrics {
+        let listener = bind("metrics", address, Security::Plain, 1)?;
+        metrics_address = Some(listener.address());
+        let health = Arc::new(Health { metrics, log: opened.log.clone(), stopping: stopping.clone() });
+        serving.push(serve(vec![listener], None, health, config.limits.clone(), shutdown.clone())?);
+    }
+    let files = roots.paths().chain([config.certificate.clone(), config.private_key.clone()]).collect::<Vec<_>>();
+    let reloader = Arc::new(Reloader { config: config.clone(), roots, files, callers, tls, sinks, generation: AtomicU64::new(1) });
+    let report = opened.report.clone();
+    Ok(Server { addresses, metrics_address, report, shutdown, stopping, serving, opened, reloader, app })
+}
+
+/// Where `break-glass` leaves its notes.
+fn notes(config: &Config) -> PathBuf {
+    config.store.with_file_name("break-glass")
+}
+
+/// Makes an emergency certificate from the root and the barrier alone; a server may be running.
+///
+/// # Errors
+/// When the root does not open the barrier, or files cannot be written.
+pub async fn break_glass(config: &Config, reason: &str, out: &Path) -> Result<String> {
+    let (store, ring) = open_ring(config).await?;
+    store.close().await;
+    Ok(EmergencyAuthority::of(&ring)?.make(reason, &notes(config), out)?.name)
+}
+
+/// What [`check`] found.
+pub struct Checked {
+    /// Rows and versions.
+    pub report: claviger_engine::CheckReport,
+    /// What the database engine's own check says.
+    pub database: Vec<String>,
+    /// The audit log.
+    pub log: claviger_audit::Report,
+}
+
+/// Reads and verifies every row, every version and the whole audit log; changes nothing. A server may be running.
+///
+/// # Errors
+/// When something cannot be read at all.
+pub async fn check(config: &Config) -> Result<Checked> {
+    let (store, ring) = open_ring(config).await?;
+    let database = store.raw_check(true).await?;
+    let report = claviger_engine::check(&store, &ring).await?;
+    store.close().await;
+    let seed = ring.audit_seed();
+    let key = LogKey::from_seed(LOG_NAME, seed.expose().try_into().context("the audit key's size")?)?;
+    let dirs: Vec<_> = std::iter::once(&config.audit.folder).chain(&config.audit.standby).collect();
+    let log = claviger_audit::verify(&dirs, key.verifier())?;
+    Ok(Checked { report, database, log })
+}
+
+async fn open_ring(config: &Config) -> Result<(SqlStore, KeyRing)> {
+    let root = FileRoot::open(&config.root).context("opening the root of trust")?;
+    if !config.has_store() {
+        bail!("there is no store at {}", config.store.display());
+    }
+    let store = SqlStore::open_sqlite(&config.store).await.with_context(|| format!("opening {}", config.store.display()))?;
+    let ring = KeyRing::open(&store.barriers().await?, &[&root]).await.context("opening the barrier")?;
+    Ok((store, ring))
+}
+
+async fn note(app: &App, action: Action, reason: &str) -> Result<()> {
+    let record = Record {
+        at: app.clock.now(),
+        request_id: app.callers.request_id(),
+        caller: None,
+        address: None,
+        surface: "server",
+        action,
+        subjects: &[] as &[Subject<'_>],
+        outcome: Outcome::Ok,
+        reason,
+        revision: None,
+        rights: None,
+    };
+    app.engine.note(&record).await.context("writing to the audit log")
+}
+
+impl Server {
+    /// Serves until SIGTERM or SIGINT; reloads certificates, roots and log files on SIGHUP and when the files change.
+    ///
+    /// # Errors
+    /// When signals cannot be had.
+    pub async fn run_until_signal(self) -> Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut term, mut int, mut hup) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
+        let mut look = tokio::time::interval(Duration::from_secs(1));
+        let mut seen = self.reloader.stamps();
+        loop {
+            tokio::select! {
+                _ = term.recv() => break,
+                _ = int.recv() => break,
+                _ = hup.recv() => {
+                    self.reloader.reopen_sinks();
+                    self.reloader.reload();
+                }
+                _ = look.tick() => {
+                    self.record_emergencies().await;
+                    let now = self.reloader.stamps();
+                    if now != seen {
+                        seen = now;
+                        self.reloader.reload();
+                    }
+                }
+            }
+        }
+        tracing::info!("stopping");
+        self.stop().await;
+        Ok(())
+    }
+
+    /// Turns the notes that `break-glass` left into audit records.
+    async fn record_emergencies(&self) {
+        for (file, note) in emergency::waiting(&notes(&self.reloader.config)) {
+            let reason = format!("certificate {} made by {}: {}", note.name, note.by, note.reason);
+            tracing::warn!("the glass was broken: {reason}");
+            match self::note(&self.app, Action::BreakGlass, &reason).await {
+                // A note that cannot be removed is recorded again, which is loud and harmless.
+                Ok(()) => drop(std::fs::remove_file(&file)),
+                Err(error) => tracing::error!(error = format!("{error:#}"), "break-glass is not recorded yet"),
+            }
+        }
+    }
+
+    /// Stops: no new connections, requests under way end, commits are done, the log is signed.
+    pub async fn stop(self) {
+        let Self { shutdown, stopping, serving, opened, app, reloader, .. } = self;
+        stopping.store(true, Ordering::Relaxed);
+        shutdown.start();
+        let joined = tokio::task::spawn_blocking(move || serving.into_iter().for_each(Serving::join)).await;
+        if joined.is_err() {
+            tracing::error!("a worker thread ended badly");
+        }
+        if let Err(error) = note(&app, Action::Stop, "").await {
+            tracing::error!(%error, "the stop was not recorded");
+        }
+        drop(app);
+        drop(reloader);
+        opened.close().await;
+    }
+}
+
+/// The files with roots of trust for callers.
+#[derive(Clone)]
+struct RootFiles {
+    machines: Vec<PathBuf>,
+    bundles: Vec<(claviger_domain::TrustDomain, PathBuf)>,
+    /// The emergency authority's certificate, which comes from the barrier and not from a file.
+    emergency: Option<String>,
+}
+
+impl RootFiles {
+    fn of(config: &Config, emergency: Option<String>) -> Self {
+        Self { emergency, machines: config.auth.machine_roots.clone(), bundles: config.auth.trust_bundles.clone() }
+    }
+
+    fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.machines.clone().into_iter().chain(self.bundles.clone().into_iter().map(|(_, path)| path))
+    }
+
+    fn read(&self, generation: u64) -> Result<Verifiers> {
+        let mut pem = Vec::new();
+        for path in &self.machines {
+            pem.extend(read(path)?);
+            pem.push(b'\n');
+        }
+        let from = self.machines.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
+        let machines = if self.machines.is_empty() { None } else { Some(MachineCertificates::new(Roots::from_pem(&from, &pem)?)) };
+        let mut bundles = BTreeMap::new();
+        for (domain, path) in &self.bundles {
+            bundles.insert(domain.clone(), Roots::from_pem(&path.display().to_string(), &read(path)?)?);
+        }
+        let services = if bundles.is_empty() { None } else { Some(TrustBundles::new(bundles)) };
+        let emergency = self.emergency.as_ref().map(|pem| Roots::from_pem("the emergency authority", pem.as_bytes())).transpose()?;
+        Ok(Verifiers { machines, services, break_glass: emergency.map(MachineCertificates::new), generation })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+fn read_identity(config: &Config) -> Result<Identity> {
+    let identity = Identity::from_pem(&read(&config.certificate)?, &read(&config.private_key)?);
+    identity.with_context(|| format!("{} and {}", config.certificate.display(), config.private_key.display()))
+}
+
+/// Reads the files that a configuration names, as the server would.
+///
+/// # Errors
+/// Names the file and what is wrong with it.
+pub(crate) fn check_files(config: &Config) -> Result<()> {
+    TlsHandle::new(read_identity(config)?, Protocols::Http2AndHttp1)?;
+    RootFiles::of(config, None).read(1)?;
+    Ok(())
+}
+
+/// Puts changed files in force while the server runs.
+struct Reloader {
+    config: Config,
+    roots: RootFiles,
+    files: Vec<PathBuf>,
+    callers: Arc<Callers>,
+    tls: TlsHandle,
+    sinks: Vec<Arc<LineSink>>,
+    generation: AtomicU64,
+}
+
+impl Reloader {
+    /// When each file was last changed, and which file it is.
+    fn stamps(&self) -> Vec<Option<(SystemTime, u64, u64)>> {
+        use std::os::unix::fs::MetadataExt;
+        let stamp = |path: &PathBuf| std::fs::metadata(path).ok().and_then(|m| Some((m.modified().ok()?, m.len(), m.ino())));
+        self.files.iter().map(stamp).collect()
+    }
+
+    /// A file that cannot be used leaves what was in force.
+    fn reload(&self) {
+        match read_identity(&self.config).and_then(|identity| Ok(self.tls.replace(identity)?)) {
+            Ok(()) => tracing::info!("the server certificate was read again"),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "the server certificate stays as it was"),
+        }
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        match self.roots.read(generation) {
+            Ok(verifiers) => {
+                self.callers.replace_verifiers(verifiers);
+                tracing::info!("roots of trust for callers were read again");
+            }
+            Err(error) => tracing::error!(error = format!("{error:#}"), "roots of trust for callers stay as they were"),
+        }
+    }
+
+    fn reopen_sinks(&self) {
+        self.sinks.iter().for_each(|sink| sink.reopen());
+    }
+}
