@@ -65,13 +65,33 @@ fn ask_hidden(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let _hidden = Hidden::new(before).map_err(failed)?;
     eprint!("{prompt}");
     io::stderr().flush().map_err(failed)?;
-    let mut line = Zeroizing::new(Vec::with_capacity(4096));
-    io::stdin().lock().read_until(b'\n', &mut line).map_err(failed)?;
+    let line = typed_line(io::stdin().lock()).map_err(failed)?;
     eprintln!();
-    if line.last() == Some(&b'\n') {
-        line.pop();
+    line.ok_or_else(|| Failure::other("nothing was done"))
+}
+
+/// One line, key by key; nothing if it was broken off with Ctrl-C. The terminal does not edit the line, since it would
+/// also turn Ctrl-C into a signal, and then nobody would switch its echo on again.
+fn typed_line(mut keys: impl Read) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    const CTRL_C: u8 = 0x03;
+    const CTRL_D: u8 = 0x04;
+    const BACKSPACE: [u8; 2] = [0x08, 0x7f];
+    let mut line = Zeroizing::new(Vec::with_capacity(4096));
+    let mut key = Zeroizing::new([0]);
+    while keys.read(&mut *key)? == 1 {
+        match key[0] {
+            CTRL_C => return Ok(None),
+            b'\n' | CTRL_D => break,
+            byte if BACKSPACE.contains(&byte) => remove_last_character(&mut line),
+            byte => line.push(byte),
+        }
     }
-    Ok(line)
+    Ok(Some(line))
+}
+
+fn remove_last_character(line: &mut Vec<u8>) {
+    let continues = |byte: u8| byte & 0xc0 == 0x80;
+    while line.pop().is_some_and(continues) {}
 }
 
 /// Shows nothing of what is typed, as long as it lives.
@@ -80,7 +100,7 @@ struct Hidden(Termios);
 impl Hidden {
     fn new(before: Termios) -> io::Result<Self> {
         let mut hidden = before.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
+        hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
         tcsetattr(io::stdin(), OptionalActions::Flush, &hidden)?;
         Ok(Self(before))
     }
@@ -107,5 +127,20 @@ pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     match line.trim() {
         "yes" => Ok(()),
         _ => Err(Failure::other("nothing was done")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_typed_line_can_be_corrected_and_broken_off() {
+        let typed = |keys: &str| typed_line(keys.as_bytes()).unwrap().map(|line| String::from_utf8(line.to_vec()).unwrap());
+        assert_eq!(typed("hunter2\nrest").as_deref(), Some("hunter2"));
+        assert_eq!(typed("hu\u{e9}\u{7f}\u{8}\u{7f}\u{7f}x\n").as_deref(), Some("x"));
+        assert_eq!(typed("abc\u{4}").as_deref(), Some("abc"));
+        assert_eq!(typed("abc\u{3}\n"), None);
     }
 }

@@ -98,6 +98,8 @@ enum Command {
     Whoami(whoami::Whoami),
     /// Print a completion script for a shell.
     Completions(completions::Completions),
+    /// Verify a whole store and its audit log from their files; changes nothing.
+    Check(check::Check),
     /// Check a server's configuration.
     #[command(subcommand)]
     Config(config::Config),
@@ -141,6 +143,7 @@ impl Cli {
             Command::Status(c) => online(global, async |s| c.run(s).await),
             Command::Whoami(c) => online(global, async |s| c.run(s).await),
             Command::Completions(c) => c.run(),
+            Command::Check(c) => c.run(global.json),
             Command::Config(c) => c.run(global.json),
             Command::Server(c) => c.run(),
         }

@@ -6,14 +6,21 @@
 
 use crate::http::Connection;
 use claviger_authn::{
-    Attempt, Authenticator, CertificateProof, Credential, DenialLimits, Denials, Evidence, KnoxProviders, MachineNames, Rejection, SpiffeRules,
+    Attempt, Authenticator, BreakGlass, CertificateProof, Credential, DenialLimits, Denials, Evidence, KnoxProviders, MachineNames, Rejection, SpiffeRules,
     TokenTable, Verdict, Verifiers, prove,
 };
 use claviger_domain::{Caller, Clock, Proven, RequestId, SystemClock};
 use parking_lot::RwLock;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// Refusals that a proven identity may have in a row. Far more than addresses have failures: a daemon that polls keys it
+/// has lost the right to is refused as a matter of course.
+const REFUSALS: NonZeroU32 = NonZeroU32::new(300).expect("300 is not zero");
+/// After this time one refusal is forgotten.
+const REFUSAL_FORGIVEN: Duration = Duration::from_millis(50);
 
 /// Why nobody was proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +45,10 @@ struct Methods {
 /// Turns credentials into callers. Shared by all surfaces.
 pub struct Callers {
     methods: RwLock<Arc<Methods>>,
+    /// Failures to prove anything, by address.
     denials: Denials,
+    /// Refusals of proven identities, wherever they come from.
+    refusals: Denials,
     clock: Arc<dyn Clock>,
     /// Request ids are this random half and a count: unique among servers and restarts.
     instance: u64,
@@ -92,10 +102,11 @@ impl Methods {
             return Err(Rejection::NoProvider);
         }
         let attempt = Attempt { certificate: proof, claimed_name, token };
-        let mut methods: Vec<&dyn Authenticator> = Vec::with_capacity(3);
+        let mut methods: Vec<&dyn Authenticator> = Vec::with_capacity(4);
         if let Some(tokens) = self.tokens.as_deref().filter(|_| token.is_some()) {
             methods.push(tokens);
         } else if token.is_none() {
+            methods.push(&BreakGlass);
             methods.push(&SpiffeRules::Strict);
             if self.verifiers.machines.is_some() {
                 methods.push(&self.names);
@@ -115,6 +126,7 @@ impl Callers {
         Self {
             methods: RwLock::new(Methods::new(verifiers, names, tokens)),
             denials: Denials::new(limits),
+            refusals: Denials::new(DenialLimits { burst: REFUSALS, forgive_one_after: REFUSAL_FORGIVEN, ..limits }),
             clock,
             instance: u64::from_be_bytes(claviger_crypto::random()),
             requests: AtomicU64::new(0),
@@ -169,7 +181,14 @@ impl Callers {
             self.denials.failed(Some(address), None, now);
             AuthFailure::Unauthenticated(why.to_string())
         })?;
-        Caller::new(proven, id, Some(address)).ok_or_else(|| AuthFailure::Unauthenticated(Rejection::NoProvider.to_string()))
+        let caller = Caller::new(proven, id, Some(address)).ok_or_else(|| AuthFailure::Unauthenticated(Rejection::NoProvider.to_string()))?;
+        self.refusals.check(None, caller.default_identity(), now).map_err(limited)?;
+        Ok(caller)
+    }
+
+    /// Counts a refusal of a proven caller, so that one who tries key after key is slowed down wherever he comes from.
+    pub fn refused(&self, caller: &Caller) {
+        self.refusals.failed(None, caller.default_identity(), self.clock.now());
     }
 
     fn proven(&self, connection: &Connection, header: Option<&[u8]>, rules: Rules) -> Result<Arc<[Proven]>, Rejection> {

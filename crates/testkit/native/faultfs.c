@@ -13,7 +13,8 @@
  * is about. A kill between the two leaves a record whose undoing changes nothing.
  *
  * Journal, little-endian, records one behind the other:
- *   'W' u64 inode, u64 offset, u64 old length, u32 n, n bytes that were there     before a write, truncation, allocation
+ *   'W' u64 inode, u64 offset, u64 length of the change, u64 old length of the file, u32 n, n bytes that were there
+ *                                                                                before a write, truncation, allocation
  *   'S' u64 inode                                                                after a sync
  *   'F' u64 inode                                                                after a sync that was made to fail
  *   'C' path                                                                     before a name is created
@@ -83,10 +84,15 @@ REAL(int, rename, (const char *, const char *))
 REAL(int, unlink, (const char *))
 REAL(int, fsync, (int))
 REAL(int, fdatasync, (int))
+REAL(int, dup, (int))
+REAL(int, dup2, (int, int))
+REAL(int, dup3, (int, int, int))
+REAL(int, fcntl, (int, int, ...))
 
 __attribute__((constructor)) static void begin(void) {
     find_open(), find_openat(), find_close(), find_write(), find_pwrite(), find_writev(), find_pwritev(), find_ftruncate();
     find_fallocate(), find_posix_fallocate(), find_rename(), find_unlink(), find_fsync(), find_fdatasync();
+    find_dup(), find_dup2(), find_dup3(), find_fcntl();
     const char *where = getenv("CLAVIGER_FAULTS");
     if (!where || strlen(where) > PATH_ROOM - 32)
         return;
@@ -188,7 +194,7 @@ static void keep_old(int fd, const struct file *f, uint64_t offset, uint64_t n) 
     if (size && (!old || pread(fd, old, size, (off_t)offset) != (ssize_t)size))
         abort();
     struct record r = {0};
-    put(&r, "W", 1), put_number(&r, f->inode), put_number(&r, offset), put_number(&r, length), put(&r, &size, 4);
+    put(&r, "W", 1), put_number(&r, f->inode), put_number(&r, offset), put_number(&r, n), put_number(&r, length), put(&r, &size, 4);
     keep(&r, old, size);
     free(old);
 }
@@ -292,6 +298,38 @@ int close(int fd) {
     return real_close(fd);
 }
 
+/* A second descriptor of the same file. */
+static int also(int from, int to) {
+    if (to >= 0 && to < MOST_FILES && to != from) {
+        pthread_mutex_lock(&lock);
+        if (watched(from))
+            files[to] = files[from];
+        else
+            files[to].watched = 0;
+        pthread_mutex_unlock(&lock);
+    }
+    return to;
+}
+
+int dup(int fd) { return also(fd, real_dup(fd)); }
+int dup2(int fd, int to) { return also(fd, real_dup2(fd, to)); }
+int dup3(int fd, int to, int flags) { return also(fd, real_dup3(fd, to, flags)); }
+int fcntl(int fd, int command, ...) {
+    va_list rest;
+    va_start(rest, command);
+    void *argument = va_arg(rest, void *);
+    va_end(rest);
+    int result = real_fcntl(fd, command, argument);
+    return command == F_DUPFD || command == F_DUPFD_CLOEXEC ? also(fd, result) : result;
+}
+int fcntl64(int fd, int command, ...) {
+    va_list rest;
+    va_start(rest, command);
+    void *argument = va_arg(rest, void *);
+    va_end(rest);
+    return fcntl(fd, command, argument);
+}
+
 /* Runs `act` as a change of `n` bytes at `offset` of a watched file. */
 #define CHANGE(fd, offset, n, act, failed)                                                                                       \
     pthread_mutex_lock(&lock);                                                                                                   \
@@ -310,7 +348,7 @@ int close(int fd) {
     return result;
 
 static off_t place(int fd) {
-    if (fcntl(fd, F_GETFL) & O_APPEND) {
+    if (real_fcntl(fd, F_GETFL) & O_APPEND) {
         struct stat now;
         return fstat(fd, &now) == 0 ? now.st_size : 0;
     }

@@ -2,6 +2,7 @@
 
 mod client;
 mod clock;
+pub mod faults;
 mod server;
 
 pub use client::{Answer, Client, Credential};

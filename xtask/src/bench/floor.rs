@@ -9,7 +9,7 @@ use anyhow::ensure;
 
 use super::Bench;
 use super::figure::Figure;
-use super::load::{Closed, Peer};
+use super::load::{Closed, Load, Peer};
 use super::process::Server;
 
 /// Body of the floor when there is nothing to compare it with: about that of a Knox key.
@@ -58,6 +58,7 @@ fn peer(folder: &Path, url: String, pid: u32) -> Peer {
         identity: Some((folder.join("client.pem"), folder.join("client.key"))),
         headers: Vec::new(),
         pid,
+        metrics: None,
     }
 }
 
@@ -65,7 +66,7 @@ fn peer(folder: &Path, url: String, pid: u32) -> Peer {
 pub(super) fn figures(bench: &Bench, name: &str, connections: usize) -> anyhow::Result<Vec<Figure>> {
     let floor = Floor::start(bench, USUAL_SIZE)?;
     let rounds: Vec<Closed> =
-        (0..bench.rounds).map(|_| floor.peer.closed(bench, "/", connections, USUAL_SIZE)).collect::<anyhow::Result<_>>()?;
+        (0..bench.rounds).map(|_| floor.peer.closed(bench, &Load::reads("/", connections, USUAL_SIZE))).collect::<anyhow::Result<_>>()?;
     absolute(name, &rounds)
 }
 
@@ -75,12 +76,17 @@ pub(super) fn absolute(name: &str, rounds: &[Closed]) -> anyhow::Result<Vec<Figu
         let values: Vec<f64> = rounds.iter().map(pick).collect();
         Figure::new(format!("{name}/{what}"), unit, &values)
     };
-    Ok(vec![
+    let mut figures = vec![
         figure("requests", "1/s", |it| it.requests_per_second)?,
         figure("server-cpu", "µs/request", |it| it.server_cpu_us)?,
         figure("generator-cpu", "µs/request", |it| it.generator_cpu_us)?,
         figure("p50", "µs", |it| it.p50_us)?,
         figure("p99", "µs", |it| it.p99_us)?,
         figure("resident", "MiB", |it| it.server_resident_mib)?,
-    ])
+    ];
+    let fsyncs: Vec<f64> = rounds.iter().filter_map(|it| Some(it.counted?.audit_fsyncs)).collect();
+    if !fsyncs.is_empty() {
+        figures.push(Figure::new(format!("{name}/audit-fsyncs"), "per answer", &fsyncs)?);
+    }
+    Ok(figures)
 }

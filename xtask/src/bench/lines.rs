@@ -1,7 +1,8 @@
 //! The lines of the bench, as a table. A new line is a row here and a module of its own.
 
 use super::figure::Figure;
-use super::{Bench, disk, floor, read};
+use super::start::Goals;
+use super::{Bench, commands, disk, floor, poll, read, revoke, start, streams, writers};
 
 /// One line of work that is measured. It may give several figures, named after it.
 pub(super) struct Line {
@@ -41,6 +42,72 @@ pub(super) const LINES: &[Line] = &[
         measures: "one key read on Knox's surface against the floor, mutual TLS, 256 connections",
         needs_claviger: true,
         run: |bench| read::figures(bench, "read-256", 256, 0.85),
+    },
+    Line {
+        name: "read-slow-fsync",
+        measures: "the same with 2 ms added to each fsync of the audit log, 32 connections, of what they allow",
+        needs_claviger: true,
+        run: |bench| read::slow_fsync_figures(bench, "read-slow-fsync", 32),
+    },
+    Line {
+        name: "revoke",
+        measures: "from sending a revocation to the first refused read, on an open connection and on new ones",
+        needs_claviger: true,
+        run: |bench| revoke::figures(bench, "revoke"),
+    },
+    Line {
+        name: "poll-1000",
+        measures: "Knox's poll of 1,000 ids in a store of 100,000 keys",
+        needs_claviger: true,
+        run: |bench| poll::figures(bench, "poll-1000"),
+    },
+    Line {
+        name: "writers-64",
+        measures: "new versions on Knox's surface, durable in store and audit log, 64 connections",
+        needs_claviger: true,
+        run: |bench| writers::figures(bench, "writers-64"),
+    },
+    Line {
+        name: "watch-1000",
+        measures: "from sending a change until the last of 1,000 event streams has it",
+        needs_claviger: true,
+        run: |bench| streams::arrival(bench, "watch-1000", 1_000),
+    },
+    Line {
+        name: "idle-10000",
+        measures: "memory and CPU of 10,000 event streams on which nothing happens but heartbeats, 30 s",
+        needs_claviger: true,
+        run: |bench| streams::idle(bench, "idle-10000", 10_000),
+    },
+    Line {
+        name: "start-empty",
+        measures: "from the start of the process until it is ready, with a prepared store without keys",
+        needs_claviger: true,
+        run: |bench| start::figures(bench, "start-empty", 0, &Goals { ms: 50.0, mb: 30.0 }),
+    },
+    Line {
+        name: "start-100k",
+        measures: "the same with 100,000 keys",
+        needs_claviger: true,
+        run: |bench| start::figures(bench, "start-100k", 100_000, &Goals { ms: 1_000.0, mb: 250.0 }),
+    },
+    Line {
+        name: "start-1M",
+        measures: "the same with 1,000,000 keys",
+        needs_claviger: true,
+        run: |bench| start::figures(bench, "start-1M", 1_000_000, &Goals { ms: 10_000.0, mb: 2_000.0 }),
+    },
+    Line {
+        name: "cli-get",
+        measures: "`claviger get` as a whole process",
+        needs_claviger: true,
+        run: |bench| commands::get(bench, "cli-get"),
+    },
+    Line {
+        name: "cli-run",
+        measures: "`claviger run` of a program that does nothing, over that program alone",
+        needs_claviger: true,
+        run: |bench| commands::run(bench, "cli-run"),
     },
 ];
 

@@ -4,18 +4,26 @@
 //! its extremes. Servers and the load generator are release builds in processes of their own. A
 //! line that fails says why, and the others go on.
 
+mod commands;
 mod disk;
 mod figure;
 mod floor;
 mod lines;
 mod load;
+mod metrics;
+mod poll;
 mod process;
 mod read;
+mod revoke;
 mod server;
+mod start;
+mod stores;
+mod streams;
 mod table;
+mod writers;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
@@ -38,6 +46,9 @@ pub(crate) struct Options {
     /// One short round of each: to see that it works, not to quote from.
     #[arg(long)]
     quick: bool,
+    /// Measure the programs in this folder (claviger, xtask-floor, xtask-load) instead of building them.
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
 }
 
 /// What a line has to work with.
@@ -52,9 +63,17 @@ pub(super) struct Bench {
     /// How long each run is measured.
     window: Duration,
     disk: Disk,
+    /// How many files a process may open.
+    open_files: u64,
+    quick: bool,
 }
 
 impl Bench {
+    /// `full` repetitions, or a tenth of them where it is only to be seen that it works.
+    fn repetitions(&self, full: usize) -> usize {
+        if self.quick { full.div_ceil(10) } else { full }
+    }
+
     /// A fresh folder for one server or one purpose.
     fn subfolder(&self, name: &str) -> anyhow::Result<PathBuf> {
         let folder = self.folder.join(name);
@@ -90,8 +109,17 @@ impl Drop for Bench {
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let begun = Instant::now();
     let wanted: Vec<&Line> = LINES.iter().filter(|line| options.only.is_empty() || options.only.iter().any(|it| it == line.name)).collect();
-    let bench = prepare(options, build_tools()?)?;
-    let claviger = match wanted.iter().any(|line| line.needs_claviger) {
+    let target = target_folder()?;
+    let programs = match &options.programs {
+        Some(folder) => folder.canonicalize().with_context(|| format!("finding `{}`", folder.display()))?,
+        None => {
+            build("xtask-floor")?;
+            build("xtask-load")?;
+            target.join("release")
+        }
+    };
+    let bench = prepare(options, programs, &target.join("bench"))?;
+    let claviger = match options.programs.is_none() && wanted.iter().any(|line| line.needs_claviger) {
         true => build("claviger"),
         false => Ok(()),
     };
@@ -144,19 +172,17 @@ fn build(package: &str) -> anyhow::Result<()> {
     shell::run(command.args(shell::locked()))
 }
 
-/// Builds the floor and the load generator; returns the folder of all release programs.
-fn build_tools() -> anyhow::Result<PathBuf> {
-    build("xtask-floor")?;
-    build("xtask-load")?;
+/// Where cargo puts build results.
+fn target_folder() -> anyhow::Result<PathBuf> {
     let mut command = shell::cargo(["metadata", "--format-version", "1", "--no-deps"]);
     let metadata: serde_json::Value = serde_json::from_str(&shell::read(&mut command)?)?;
     let target = metadata["target_directory"].as_str().context("cargo names no target directory")?;
-    Ok(PathBuf::from(target).join("release"))
+    Ok(PathBuf::from(target))
 }
 
-fn prepare(options: &Options, programs: PathBuf) -> anyhow::Result<Bench> {
-    // Beside the build results: a temporary folder may be in memory, where fsync costs nothing.
-    let folder = programs.with_file_name("bench");
+/// `folder` is beside the build results: a temporary folder may be in memory, where fsync costs nothing.
+fn prepare(options: &Options, programs: PathBuf, folder: &Path) -> anyhow::Result<Bench> {
+    let folder = folder.to_owned();
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
@@ -166,7 +192,16 @@ fn prepare(options: &Options, programs: PathBuf) -> anyhow::Result<Bench> {
         false => (3, 1.0, 5.0),
         true => (1, 0.3, 1.0),
     };
-    Ok(Bench { programs, folder, rounds, warmup: Duration::from_secs_f64(warmup), window: Duration::from_secs_f64(window), disk })
+    Ok(Bench {
+        programs,
+        folder,
+        rounds,
+        warmup: Duration::from_secs_f64(warmup),
+        window: Duration::from_secs_f64(window),
+        disk,
+        open_files: process::raise_open_files(),
+        quick: options.quick,
+    })
 }
 
 #[cfg(test)]
@@ -183,6 +218,8 @@ mod tests {
             warmup: Duration::ZERO,
             window: Duration::ZERO,
             disk: Disk::default(),
+            open_files: 0,
+            quick: false,
         };
         let order = std::cell::RefCell::new(String::new());
         let pairs = bench.in_turn(

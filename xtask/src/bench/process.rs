@@ -4,12 +4,17 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 /// Ticks per second of the times in `/proc/PID/stat`; the kernel's ABI fixes it on Linux.
 const TICKS: f64 = 100.0;
+
+/// How long a server may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// A server that ends with this value.
 pub(super) struct Server {
@@ -33,6 +38,24 @@ impl Server {
 
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Ends it as an operator would, and waits until it has ended.
+    ///
+    /// # Errors
+    /// It does not end in time, or not well; it is killed then.
+    pub(super) fn stop(mut self) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("the process has a number")?;
+        kill_process(pid, Signal::TERM)?;
+        let begun = Instant::now();
+        while begun.elapsed() < STOP_LIMIT {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(status.success(), "the server ended badly ({status})");
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        anyhow::bail!("the server did not end within {STOP_LIMIT:?}")
     }
 
     /// What it has said so far.
@@ -61,6 +84,15 @@ impl Drop for Server {
         // It may have ended by itself; then there is nothing left to do.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Lets this process and those that it starts open as many files as the hard limit allows; returns how many.
+pub(super) fn raise_open_files() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum.unwrap_or(u64::MAX),
+        Err(_) => current.unwrap_or(u64::MAX),
     }
 }
 

@@ -210,7 +210,10 @@ fn a_rotation_reaches_a_running_program_and_a_stopped_server_does_not_end_it() {
     done(&server, &["acl", "revoke", "db/pw", "machine:dev-machine"]);
     let (code, said) = run.end();
     assert_eq!(code, 4, "{said}");
-    assert!(said.contains("db/pw changed (revision ") && said.contains("child restarted") && said.contains("may no longer be read"), "{said}");
+    assert!(
+        said.contains("db/pw changed (revision ") && said.contains("child restarted") && said.contains("may no longer be read"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! The integration tests: real servers, real clients, one binary. Modules mirror what is tested.
 #![allow(clippy::unwrap_used)]
 
-mod knox;
+mod hygiene;
 mod command_line;
+mod knox;
+mod faults;
+mod operation;
 mod smoke;
 
 use claviger_testkit::{Options, TestServer};

@@ -5,6 +5,7 @@
 
 mod admission;
 mod rinse;
+mod stack;
 mod tls;
 
 use std::io;
@@ -225,6 +226,7 @@ impl<S: Service> Worker<S> {
         let Self { runtime, front, open, .. } = self;
         runtime.block_on(async {
             front.service.worker_started();
+            tokio::spawn(stack::rinse(open.clone()));
             front.shutdown.wait().await;
             let deadline = Instant::now() + front.limits.drain_time;
             while open.load(Ordering::Acquire) > 0 && Instant::now() < deadline {

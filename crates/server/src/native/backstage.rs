@@ -67,12 +67,12 @@ mod tests {
 
     #[test]
     fn a_query_matches_by_all_that_it_names() {
-        let record: Value = serde_json::from_str(
-            r#"{"who":[{"type":"user","id":"a:b"}],"action":"read","keys":[{"id":"x"},{"id":"y"}],"outcome":"ok"}"#,
-        )
-        .unwrap();
+        let record: Value =
+            serde_json::from_str(r#"{"who":[{"type":"user","id":"a:b"}],"action":"read","keys":[{"id":"x"},{"id":"y"}],"outcome":"ok"}"#)
+                .unwrap();
         let text = |t: &str| Some(t.to_owned());
-        let all = AuditQuery { key: text("y"), principal: text("user:a:b"), action: text("read"), outcome: text("ok"), ..AuditQuery::default() };
+        let all =
+            AuditQuery { key: text("y"), principal: text("user:a:b"), action: text("read"), outcome: text("ok"), ..AuditQuery::default() };
         assert!(all.matches(&record) && AuditQuery::default().matches(&record));
         for wrong in [
             AuditQuery { key: text("z"), ..all.clone() },

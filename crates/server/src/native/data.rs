@@ -19,8 +19,10 @@ impl Native {
         let revision = self.engine().revision();
         let read = self.engine().read(ask.caller, SURFACE, id.as_str(), select).await?;
         let etag = etag(&read.entry.meta);
-        let mut json = Vec::with_capacity(size(&read));
+        let room = size(&read);
+        let mut json = Vec::with_capacity(room);
         push_key(&mut json, &read, &etag);
+        debug_assert!(json.len() <= room, "{} bytes in room for {room}", json.len());
         let response = json_answer(200, json).with_header("ETag", quoted(&etag));
         Ok(response.with_header("Claviger-Revision", revision.to_string()))
     }
@@ -31,7 +33,8 @@ impl Native {
         let revision = self.engine().revision();
         let results = self.engine().bulk_read(ask.caller, SURFACE, &ids).await?;
         let room = |r: &Result<ReadKey, _>| r.as_ref().map_or(64, size);
-        let mut json = Vec::with_capacity(16 + ids.iter().zip(&results).map(|(id, r)| 32 + id.len() + room(r)).sum::<usize>());
+        let room = 16 + ids.iter().zip(&results).map(|(id, r)| 32 + id.len() + room(r)).sum::<usize>();
+        let mut json = Vec::with_capacity(room);
         json.extend_from_slice(b"{\"items\":[");
         for (i, (id, result)) in ids.iter().zip(&results).enumerate() {
             json.extend_from_slice(if i == 0 { b"{\"id\":" } else { b",{\"id\":" });
@@ -49,6 +52,7 @@ impl Native {
             json.push(b'}');
         }
         json.extend_from_slice(b"]}");
+        debug_assert!(json.len() <= room, "{} bytes in room for {room}", json.len());
         Ok(json_answer(200, json).with_header("Claviger-Revision", revision.to_string()))
     }
 }

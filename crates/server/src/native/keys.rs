@@ -5,14 +5,15 @@ use super::{Answer, Ask, Native, SURFACE, answer, quoted};
 use claviger_domain::{Acl, KeyId, KeyMeta, Labels, Revision, Timestamp, Transition, VersionId, permits};
 use claviger_engine::{Added, NewKey, NewVersion, Pattern};
 use claviger_wire::native::{
-    AddVersion, Changed, CreateKey, FieldError, History, HistoryEntry, KeyPage, SetState, UpdateKey, VersionList, acl_entries, etag, key_info, parse_acl,
-    rfc3339_to_unix, version_info,
+    AddVersion, Changed, CreateKey, FieldError, History, HistoryEntry, KeyPage, SetState, UpdateKey, VersionList, acl_entries, etag,
+    key_info, parse_acl, rfc3339_to_unix, version_info,
 };
 use std::collections::BTreeMap;
 
 impl Native {
     pub(crate) async fn list_keys(&self, ask: &Ask<'_>) -> Answer {
-        let pattern = Pattern { prefix: ask.query.one("prefix").unwrap_or_default().to_owned(), labels: labels_wanted(ask)?, after: cursor(ask)? };
+        let pattern =
+            Pattern { prefix: ask.query.one("prefix").unwrap_or_default().to_owned(), labels: labels_wanted(ask)?, after: cursor(ask)? };
         let page = self.engine().list(ask.caller, SURFACE, &pattern, limit(ask, 100, 1000)?).await?;
         let keys = page.keys.iter().map(|l| key_info(&l.entry.meta, l.entry.revision, l.allowed)).collect();
         let next = page.next.map(|id| id.to_string());

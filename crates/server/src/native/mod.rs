@@ -11,6 +11,8 @@
 
 mod backstage;
 mod data;
+#[doc(hidden)]
+pub mod fuzz;
 mod keys;
 mod openapi;
 mod prefixes;
@@ -124,9 +126,14 @@ impl Native {
         let Request { head, connection, .. } = request;
         let path = request::path(head);
         let routed = path.as_deref().map(|path| route(head.method, path)).map_err(Clone::clone);
-        if let Ok(Routed::To(Route { operation: Operation::Describe, .. }, _)) = routed {
-            self.note_request(head, connection, id, None, Outcome::Ok, "").await?;
-            return Ok(Response::new(200).with_header("Content-Type", "application/json").with_body(self.description.clone()));
+        if let Ok(Routed::To(Route { operation: Operation::Describe, query, .. }, _)) = routed {
+            let checked = Query::parse(head.query.as_deref(), query);
+            let (outcome, reason) = if checked.is_ok() { (Outcome::Ok, "") } else { (Outcome::Invalid, "no parameters are taken") };
+            self.note_request(head, connection, id, None, outcome, reason).await?;
+            return match checked {
+                Ok(_) => Ok(Response::new(200).with_header("Content-Type", "application/json").with_body(self.description.clone())),
+                Err(error) => Err(Fault::invalid(error)),
+            };
         }
         let caller = match self.parts.callers.native(connection, head.headers.get("authorization"), id) {
             Ok(caller) => caller,
@@ -148,6 +155,9 @@ impl Native {
             Err((Stop::Fault(fault), _)) => Err(fault),
             Err((Stop::Invalid(error), _)) => Err(self.invalid(head, connection, &caller, error).await),
             Err((Stop::Engine(error), conditional)) => {
+                if error.outcome() == Outcome::Denied {
+                    self.parts.callers.refused(&caller);
+                }
                 if matches!(error, Error::Internal(_) | Error::Damaged { .. }) {
                     tracing::error!(%error, request = %id, "a request failed by the server's fault");
                 }
@@ -319,9 +329,34 @@ impl Ask<'_> {
 /// The part of a request that an error is about, when the name is ours; what a client made up is not written down.
 fn known_part(field: &str) -> &str {
     const PARTS: [&str; 28] = [
-        "path", "id", "ids", "version", "state", "body", "content-type", "content-encoding", "if-match", "if-none-match", "claviger-min-revision",
-        "data", "acl", "grants", "description", "labels", "label", "expires", "max_lifetime", "separate_duties", "promote", "prefix", "principal",
-        "group", "cursor", "limit", "since", "heartbeat",
+        "path",
+        "id",
+        "ids",
+        "version",
+        "state",
+        "body",
+        "content-type",
+        "content-encoding",
+        "if-match",
+        "if-none-match",
+        "claviger-min-revision",
+        "data",
+        "acl",
+        "grants",
+        "description",
+        "labels",
+        "label",
+        "expires",
+        "max_lifetime",
+        "separate_duties",
+        "promote",
+        "prefix",
+        "principal",
+        "group",
+        "cursor",
+        "limit",
+        "since",
+        "heartbeat",
     ];
     let outermost = field.split(['[', '.']).next().unwrap_or_default();
     PARTS.into_iter().find(|p| *p == outermost).unwrap_or("something that it may not have")

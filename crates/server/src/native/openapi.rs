@@ -126,7 +126,10 @@ mod tests {
             std::fs::write(path, &text).unwrap();
         }
         let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(committed == text, "docs/openapi.json is not what the code says; run this test with CLAVIGER_UPDATE=1 and look at the difference");
+        assert!(
+            committed == text,
+            "docs/openapi.json is not what the code says; run this test with CLAVIGER_UPDATE=1 and look at the difference"
+        );
     }
 
     #[test]

@@ -10,7 +10,8 @@ use claviger_domain::{RequestId, VersionError};
 use claviger_engine::{Conflict, Error, Refusal};
 use claviger_wire::native::{FieldError, Problem};
 
-const NOT_FOUND: &str = "there is no such thing here, or you have no right to know of it; look at the spelling, or ask an administrator for a grant";
+const NOT_FOUND: &str =
+    "there is no such thing here, or you have no right to know of it; look at the spelling, or ask an administrator for a grant";
 
 /// Why a route gives no answer of its own.
 #[derive(Debug)]
@@ -127,9 +128,7 @@ impl Fault {
 impl From<&AuthFailure> for Fault {
     fn from(failure: &AuthFailure) -> Self {
         match failure {
-            AuthFailure::Unauthenticated(why) => {
-                Self::new(401, "unauthenticated", why.as_str()).with_header("WWW-Authenticate", "Bearer")
-            }
+            AuthFailure::Unauthenticated(why) => Self::new(401, "unauthenticated", why.as_str()).with_header("WWW-Authenticate", "Bearer"),
             AuthFailure::RateLimited { retry_after_seconds } => {
                 let detail = format!("too many failed proofs of identity from your address; try again in {retry_after_seconds} s");
                 Self::new(429, "rate_limited", detail).with_header("Retry-After", retry_after_seconds)

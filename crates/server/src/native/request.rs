@@ -103,7 +103,11 @@ fn one(pair: &[u8], params: &'static [Param]) -> Checked<(&'static Param, String
     let (name, value) = pair.split_at(at.unwrap_or(pair.len()));
     let Some(param) = params.iter().find(|p| p.name.as_bytes() == name) else {
         let known: Vec<_> = params.iter().map(|p| p.name).collect();
-        let rule = if known.is_empty() { "no parameters are taken here".to_owned() } else { format!("unknown parameter; there are {}", known.join(", ")) };
+        let rule = if known.is_empty() {
+            "no parameters are taken here".to_owned()
+        } else {
+            format!("unknown parameter; there are {}", known.join(", "))
+        };
         return bad(&shown(&String::from_utf8_lossy(name)), rule);
     };
     let Some(value) = value.strip_prefix(b"=") else { return bad(param.name, "must be written NAME=VALUE") };
@@ -268,7 +272,23 @@ mod tests {
 
     #[test]
     fn paths_that_could_be_read_in_two_ways_are_refused() {
-        for bad in ["//", "/a//b", "/a/../b", "/a/.", "/a/", "/a/%2e%2e/b", "/a%2fb", "/a%2Fb", "/a%5cb", "/a%00", "/a%", "/a%2", "/a%zz", "/%ff", "/a%0ab"] {
+        for bad in [
+            "//",
+            "/a//b",
+            "/a/../b",
+            "/a/.",
+            "/a/",
+            "/a/%2e%2e/b",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a%00",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/%ff",
+            "/a%0ab",
+        ] {
             assert_eq!(path(&head(bad, &[])).unwrap_err().field, "path", "{bad}");
         }
         assert_eq!(path(&head("/a/b:c%3Ad", &[])).unwrap(), "/a/b:c:d");
@@ -310,7 +330,17 @@ mod tests {
         let read = |text: &str| if_match(&head("/", &[("If-Match", text)]).headers);
         assert_eq!(read("\"00000000000000ff-7\""), Ok(Precondition::Is(Incarnation(255), Generation(7))));
         assert_eq!(read("\"0-0\""), Ok(Precondition::Is(Incarnation(0), Generation(0))));
-        for bad in ["*", "00000000000000ff-7", "W/\"00000000000000ff-7\"", "\"ff-7\"", "\"00000000000000FF-7\"", "\"00000000000000ff-07\"", "\"00000000000000ff\"", "", "\"0-1\", \"0-2\""] {
+        for bad in [
+            "*",
+            "00000000000000ff-7",
+            "W/\"00000000000000ff-7\"",
+            "\"ff-7\"",
+            "\"00000000000000FF-7\"",
+            "\"00000000000000ff-07\"",
+            "\"00000000000000ff\"",
+            "",
+            "\"0-1\", \"0-2\"",
+        ] {
             assert_eq!(read(bad).unwrap_err().field, "if-match", "{bad}");
         }
         let twice = head("/", &[("If-Match", "\"0-1\""), ("If-Match", "\"0-1\"")]);
@@ -350,7 +380,9 @@ mod tests {
 
     #[test]
     fn bodies_are_json_and_say_so() {
-        let read = |headers: &[(&str, &str)]| json::<AddVersion>(&head("/", headers).headers, b"{\"data\":\"eA==\"}").map(drop).map_err(|e| e.field);
+        let read = |headers: &[(&str, &str)]| {
+            json::<AddVersion>(&head("/", headers).headers, b"{\"data\":\"eA==\"}").map(drop).map_err(|e| e.field)
+        };
         for good in ["application/json", "Application/JSON; charset=UTF-8"] {
             assert_eq!(read(&[("Content-Type", good)]), Ok(()));
         }

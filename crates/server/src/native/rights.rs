@@ -4,7 +4,9 @@ use super::keys::{changed, cursor, limit, seen};
 use super::{Answer, Ask, Native, Operation, SURFACE, answer};
 use claviger_domain::{Caller, Capabilities, Identity, Prefix, Principal};
 use claviger_engine::{Disclosure, Engine, Pattern, RightsEdit};
-use claviger_wire::native::{AclBody, Explanation, FieldError, Reach, ReachedKey, RightSource, acl_entries, etag, names, parse_acl, principal_entry};
+use claviger_wire::native::{
+    AclBody, Explanation, FieldError, Reach, ReachedKey, RightSource, acl_entries, etag, names, parse_acl, principal_entry,
+};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -18,7 +20,11 @@ impl Native {
     pub(crate) async fn change_acl(&self, ask: &Ask<'_>) -> Answer {
         let id = ask.key()?;
         let body = ask.json()?;
-        let edit = if ask.route.operation == Operation::EditAcl { entries(&body)? } else { RightsEdit::Replace(parse_acl(&body.grants, "grants")?) };
+        let edit = if ask.route.operation == Operation::EditAcl {
+            entries(&body)?
+        } else {
+            RightsEdit::Replace(parse_acl(&body.grants, "grants")?)
+        };
         let added = self.engine().change_rights(ask.caller, SURFACE, id.as_str(), &edit, ask.precondition, |_, _| Ok(())).await?;
         Ok(changed(200, &added))
     }
@@ -72,7 +78,12 @@ fn subject(ask: &Ask<'_>) -> Result<(String, Caller), FieldError> {
         Principal::User(name) => return Ok((text.to_owned(), Engine::hypothetical(Identity::User { name, groups }))),
         Principal::Machine(name) => Identity::Machine { name },
         Principal::Service(id) => Identity::Service { id },
-        _ => return Err(FieldError::new("principal", "must be one user, machine or service; to ask about a group, name a user and the group")),
+        _ => {
+            return Err(FieldError::new(
+                "principal",
+                "must be one user, machine or service; to ask about a group, name a user and the group",
+            ));
+        }
     };
     if has_groups {
         return Err(FieldError::new("group", "only users are in groups"));

@@ -210,10 +210,7 @@ pub const ROUTES: &[Route] = &[
         ..get("/read", Operation::ReadMany, Identity, "BulkAnswer", "Read up to 1,000 keys' data; each has its own result.")
     },
     get("/prefixes", Operation::ListPrefixes, Identity, "PrefixList", "List the prefix grants that you administer."),
-    Route {
-        query: &[THE_PREFIX],
-        ..get("/prefix", Operation::ShowPrefix, PrefixAdmin, "PrefixInfo", "Show the rights on a prefix.")
-    },
+    Route { query: &[THE_PREFIX], ..get("/prefix", Operation::ShowPrefix, PrefixAdmin, "PrefixInfo", "Show the rights on a prefix.") },
     Route {
         query: &[THE_PREFIX],
         request: Some("PrefixInfo"),
@@ -255,10 +252,7 @@ pub const ROUTES: &[Route] = &[
         ..get("/audit", Operation::QueryAudit, RootAdmin, "AuditPage", "Search the audit log, newest first.")
     },
     get("/status", Operation::ShowStatus, RootAdmin, "Status", "Show the server's state."),
-    Route {
-        method: Method::Post,
-        ..get("/seal/rotate", Operation::RotateSeal, RootAdmin, "SealStatus", "Rotate the barrier key.")
-    },
+    Route { method: Method::Post, ..get("/seal/rotate", Operation::RotateSeal, RootAdmin, "SealStatus", "Rotate the barrier key.") },
     get("/whoami", Operation::WhoAmI, Identity, "WhoAmI", "Say whom the server takes you for."),
     get("/openapi.json", Operation::Describe, Needs::Nothing, "object", "This document."),
 ];

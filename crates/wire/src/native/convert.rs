@@ -3,9 +3,7 @@
 use super::{GrantEntry, KeyInfo, PrefixInfo, VersionInfo};
 use ::base64::Engine as _;
 use ::base64::engine::general_purpose::STANDARD;
-use claviger_domain::{
-    Acl, Capabilities, Capability, Grant, KeyMeta, PrefixGrant, Preset, Principal, Revision, Timestamp, Version,
-};
+use claviger_domain::{Acl, Capabilities, Capability, Grant, KeyMeta, PrefixGrant, Preset, Principal, Revision, Timestamp, Version};
 use thiserror::Error;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -80,7 +78,10 @@ pub fn parse_acl(entries: &[GrantEntry], field: &str) -> Result<Acl, FieldError>
 /// The grants of an ACL as JSON entries; a set that a preset says exactly is written with its preset too.
 #[must_use]
 pub fn acl_entries(acl: &Acl) -> Vec<GrantEntry> {
-    acl.grants().iter().map(|g| GrantEntry { principal: g.principal.to_string(), capabilities: Some(names(g.capabilities)), preset: None }).collect()
+    acl.grants()
+        .iter()
+        .map(|g| GrantEntry { principal: g.principal.to_string(), capabilities: Some(names(g.capabilities)), preset: None })
+        .collect()
 }
 
 /// The names of a set's members.
@@ -92,7 +93,10 @@ pub fn names(set: Capabilities) -> Vec<String> {
 /// A moment as RFC 3339 in UTC, with nanoseconds where there are some.
 #[must_use]
 pub fn unix_to_rfc3339(at: Timestamp) -> String {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.0)).ok().and_then(|t| t.format(&Rfc3339).ok()).unwrap_or_else(|| at.0.to_string())
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.0))
+        .ok()
+        .and_then(|t| t.format(&Rfc3339).ok())
+        .unwrap_or_else(|| at.0.to_string())
 }
 
 /// A moment from RFC 3339 text.
@@ -112,7 +116,9 @@ pub fn rfc3339_to_unix(text: &str, field: &str) -> Result<Timestamp, FieldError>
 /// # Errors
 /// [`FieldError`] about `field`.
 pub fn decode_base64(text: &[u8], field: &str) -> Result<Vec<u8>, FieldError> {
-    STANDARD.decode(text).map_err(|_| FieldError::new(field, "must be base64 of the standard alphabet with padding and without line breaks"))
+    STANDARD
+        .decode(text)
+        .map_err(|_| FieldError::new(field, "must be base64 of the standard alphabet with padding and without line breaks"))
 }
 
 /// Appends `data` as base64 of the standard alphabet with padding.

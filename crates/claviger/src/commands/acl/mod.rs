@@ -10,8 +10,8 @@ use crate::cli::Session;
 use crate::failure::Failure;
 use crate::parse;
 use clap::Subcommand;
-use claviger_domain::{KeyId, Prefix};
-use claviger_wire::native::GrantEntry;
+use claviger_domain::{KeyId, Prefix, Preset};
+use claviger_wire::native::{GrantEntry, capabilities_from_names};
 
 /// The commands of `acl`.
 #[derive(Subcommand)]
@@ -84,12 +84,29 @@ pub(crate) fn describe(grant: &GrantEntry) -> String {
     format!("{}={}", grant.principal, rights(grant))
 }
 
-/// What a grant allows.
+/// What a grant allows, in one word where a preset says the same.
 fn rights(grant: &GrantEntry) -> String {
     match (&grant.preset, &grant.capabilities) {
         (Some(preset), _) => preset.clone(),
-        (None, Some(names)) => names.join(","),
+        (None, Some(names)) => preset_of(names).map_or_else(|| exact(names), str::to_owned),
         (None, None) => String::new(),
+    }
+}
+
+/// A set as `acl grant` takes it: one capability alone could be taken for the preset of its name.
+fn exact(names: &[String]) -> String {
+    match names {
+        [one] => format!("only:{one}"),
+        several => several.join(","),
+    }
+}
+
+fn preset_of(names: &[String]) -> Option<&'static str> {
+    match capabilities_from_names(names, "grant").ok()?.as_preset()? {
+        Preset::Read => Some("read"),
+        Preset::Write => Some("write"),
+        Preset::Admin => Some("admin"),
+        Preset::None => None,
     }
 }
 
@@ -112,5 +129,13 @@ mod tests {
         assert!(Scope::split(Some(prefix), words(&["db/pw", "user:a"]), &["PRINCIPAL"]).is_err());
         assert!(Scope::split(None, words(&["user:a"]), &["PRINCIPAL"]).is_err());
         assert!(Scope::split(None, words(&["a//b", "user:a"]), &["PRINCIPAL"]).is_err());
+    }
+
+    #[test]
+    fn a_set_is_shown_as_the_preset_that_says_the_same() {
+        let shown = |names: &[&str]| rights(&GrantEntry { principal: "user:a".into(), capabilities: Some(words(names)), preset: None });
+        assert_eq!(shown(&["list", "read", "encrypt", "decrypt", "sign", "verify"]), "read");
+        assert_eq!(shown(&["read"]), "only:read");
+        assert_eq!(shown(&["list", "read"]), "list,read");
     }
 }

@@ -40,4 +40,9 @@ scenarios! {
     authorization_is_as_the_contract_says: "authorization.txt",
     service_creators_are_as_the_contract_says: "service_creators.txt",
     the_reference_strictness_is_as_the_contract_says: "strictness_reference.txt",
+    lists_can_be_limited_to_what_is_readable: "list_readable_only.txt",
+    the_last_administrator_can_be_kept: "keep_last_admin.txt",
+    service_prefixes_can_need_a_longer_path: "min_service_path.txt",
+    new_keys_get_the_default_grants: "default_grants.txt",
+    machine_names_can_be_folded_and_wildcards_refused: "machine_names.txt",
 }

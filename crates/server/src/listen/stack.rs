@@ -1,0 +1,37 @@
+//! Overwriting what requests leave on a worker's stack.
+//!
+//! Code that searches, decodes and copies puts pieces of what it works on into its frames: spilled vector registers, small
+//! arrays. Those frames are dead when it returns, and stay as they are until something else is called as deep. A worker
+//! polls all its connections from one shallow loop, so a task of its own, now and then, can overwrite all that lies
+//! beneath.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How long pieces may stay.
+const EVERY: Duration = Duration::from_secs(1);
+/// Deeper than any request goes, and far from the end of a thread's two mebibytes.
+const DEPTH: usize = 256 << 10;
+
+/// Overwrites the stack beneath this worker's loop every second in which it has connections, and once after the last.
+pub(super) async fn rinse(connections: Arc<AtomicUsize>) {
+    let mut had_any = false;
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let has_any = connections.load(Ordering::Relaxed) > 0;
+        if has_any || had_any {
+            overwrite();
+        }
+        had_any = has_any;
+    }
+}
+
+/// Not inlined: the array must lie beneath the caller's frame, not in it.
+#[inline(never)]
+fn overwrite() {
+    let mut beneath = [0_u8; DEPTH];
+    // Makes the compiler believe that the zeros are looked at.
+    black_box(&mut beneath);
+}

@@ -1,0 +1,89 @@
+//! Entry points for fuzzers: each takes bytes from outside and must return, whatever they are.
+
+use super::request::{Query, if_match, json, min_revision, path};
+use super::routes::{BASE, ROUTES, Routed, route};
+use crate::http::{Head, Method};
+use claviger_wire::native::{AclBody, BulkRead, CreateKey, FieldError, PrefixInfo};
+use serde::de::DeserializeOwned;
+
+/// Reads `target` as a request's target, by every route that its path could be.
+///
+/// # Panics
+/// When a path is accepted that could be read in two ways, or a pattern loses a part of it.
+pub fn target(target: &str) {
+    let Some(head) = Head::build("GET", target, &[]) else { return };
+    let Ok(path) = path(&head) else { return };
+    assert!(path.split('/').skip(1).all(|segment| !matches!(segment, "" | "." | "..")), "{path:?}");
+    for method in [Method::Get, Method::Put, Method::Post] {
+        if let Routed::To(route, caught) = route(method, &path) {
+            let again = format!("{BASE}{}", route.pattern.replace("{id}", caught.id).replace("{vid}", caught.version));
+            assert_eq!(again, *path);
+        }
+    }
+    for route in ROUTES {
+        let _ = Query::parse(head.query.as_deref(), route.query);
+    }
+}
+
+/// Reads `value` as the conditions that a request's header fields make.
+pub fn conditions(value: &str) {
+    let Some(head) = Head::build("GET", "/", &[("If-Match", value), ("Claviger-Min-Revision", value)]) else { return };
+    let _ = (if_match(&head.headers), min_revision(&head.headers));
+}
+
+/// Reads `bytes` as every kind of body.
+///
+/// # Panics
+/// When an error repeats `secret` otherwise than as the name of a member that is not known.
+pub fn body(bytes: &[u8], secret: &str) {
+    fn read<T: DeserializeOwned>(head: &Head, bytes: &[u8]) -> Option<FieldError> {
+        json::<T>(&head.headers, bytes).err()
+    }
+    let head = Head::build("POST", "/", &[("Content-Type", "application/json")]).expect("a head like this is well formed");
+    let errors =
+        [read::<CreateKey>(&head, bytes), read::<AclBody>(&head, bytes), read::<PrefixInfo>(&head, bytes), read::<BulkRead>(&head, bytes)];
+    for error in errors.into_iter().flatten().filter(|e| !e.rule.starts_with("is no member here")) {
+        assert!(!error.to_string().contains(secret), "{error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECRET: &str = "SENTINEL";
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn targets_never_panic(text in "/api/v1(/(keys|a|-|data|versions|acl|\\.\\.?|%2[efEF]|%|%00|watch|1|:)?){0,6}(\\?((prefix|id|limit|x)?(=|%|%41|&|\\+|a|1){0,4}){0,4})?") {
+            target(&text);
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text in "\\PC{0,80}") {
+            target(&format!("/{text}"));
+            conditions(&text);
+            conditions(&format!("\"{text}\""));
+        }
+
+        #[test]
+        fn arbitrary_bodies_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            body(&bytes, SECRET);
+        }
+
+        #[test]
+        fn bodies_with_secrets_in_wrong_places_do_not_give_them_back(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "{", "}", "[", "]", ":", ",", "\n", "\"id\"", "\"data\"", "\"acl\"", "\"ids\"", "\"labels\"", "\"SENTINEL\"", "\"SENTINEL, expected SENTINEL\"",
+                "\"SENTINEL at line 1 column 2\"", "\"\\\"SENTINEL\"", "1", "-1", "1e999", "true", "null", "\"principal\"", "\"grants\"", "\"prefix\"",
+            ]), 0..14),
+            head in prop::sample::select(vec!["", "{\"id\":", "{\"data\":\"SENTINEL\",\"id\":", "{\"separate_duties\":", "{\"max_lifetime\":", "{\"ids\":["]),
+        ) {
+            let text = format!("{head}{}", parts.concat());
+            body(text.as_bytes(), SECRET);
+        }
+    }
+}

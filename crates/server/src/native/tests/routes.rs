@@ -1,0 +1,173 @@
+//! Every route with no credential, a stranger's, and the right one.
+
+use super::*;
+use crate::native::routes::{ROUTES, method_name};
+use crate::native::{Needs, Operation};
+
+/// How a route is tried: its target and body, who is right, and what a stranger gets.
+struct Row {
+    target: &'static str,
+    body: String,
+    right: &'static str,
+    stranger: &'static str,
+}
+
+/// One row per route; the compiler sees that none is forgotten.
+fn row(operation: Operation, version: &str) -> (Row, String) {
+    use Operation as O;
+    let data = base64(b"a value");
+    let of = |target: &'static str, body: &str, right, stranger| Row { target, body: body.to_owned(), right, stranger };
+    let key = |target, body| of(target, body, ALICE, "404 not_found");
+    let row = match operation {
+        O::ListKeys => of("/keys?prefix=team/", "", ALICE, "nothing"),
+        O::CreateKey => of("/keys", &format!(r#"{{"id":"team/new","data":"{data}"}}"#), ALICE, "403 denied"),
+        O::ShowKey => key("/keys/team/db", ""),
+        O::UpdateKey => key("/keys/team/db", r#"{"description":"new"}"#),
+        O::DeleteKey => key("/keys/team/db", ""),
+        O::ReadData => key("/keys/team/db/-/data", ""),
+        O::ListVersions => key("/keys/team/db/-/versions", ""),
+        O::AddVersion => key("/keys/team/db/-/versions", &format!(r#"{{"data":"{data}"}}"#)),
+        O::SetState => key("/keys/team/db/-/versions/VERSION", r#"{"state":"primary"}"#),
+        O::ShowAcl => key("/keys/team/db/-/acl", ""),
+        O::ReplaceAcl => key("/keys/team/db/-/acl", r#"{"grants":[{"principal":"user:alice","preset":"admin"}]}"#),
+        O::EditAcl => key("/keys/team/db/-/acl", r#"{"grants":[{"principal":"user:bob","preset":"read"}]}"#),
+        O::Explain => key("/keys/team/db/-/explain?principal=user:bob", ""),
+        O::History => key("/keys/team/db/-/history", ""),
+        O::ReadMany => of("/read", r#"{"ids":["team/db"]}"#, ALICE, "nothing"),
+        O::ListPrefixes => of("/prefixes", "", ALICE, "nothing"),
+        O::ShowPrefix => of("/prefix?prefix=team/", "", ALICE, "403 denied"),
+        O::ReplacePrefix => {
+            of("/prefix?prefix=team/", r#"{"prefix":"team/","grants":[{"principal":"user:alice","preset":"admin"}]}"#, ROOT, "403 denied")
+        }
+        O::DeletePrefix => of("/prefix?prefix=team/", "", ALICE, "403 denied"),
+        O::Reach => of("/reach?principal=user:alice&prefix=team/", "", ALICE, "403 denied"),
+        O::Watch => of("/watch?prefix=team/", "", ALICE, "stream"),
+        O::QueryAudit => of("/audit", "", ROOT, "403 denied"),
+        O::ShowStatus => of("/status", "", ROOT, "403 denied"),
+        O::RotateSeal => of("/seal/rotate", "", ROOT, "403 denied"),
+        O::WhoAmI => of("/whoami", "", ALICE, "nothing"),
+        O::Describe => of("/openapi.json", "", ALICE, "nothing"),
+    };
+    let target = row.target.replace("VERSION", version);
+    (row, target)
+}
+
+/// A world with a key that has an active second version.
+async fn world() -> (World, String) {
+    let world = World::new().await;
+    world.create("team/db", "s3cret").await;
+    let added = world.must(201, ALICE, "POST", "/keys/team/db/-/versions", &format!(r#"{{"data":"{}"}}"#, base64(b"s3cret"))).await;
+    let version = added.json()["version"].as_str().unwrap().to_owned();
+    world.records();
+    (world, version)
+}
+
+#[tokio::test]
+async fn every_route_needs_a_credential_refuses_strangers_and_serves_the_right_one() {
+    for route in ROUTES {
+        let (world, version) = world().await;
+        let (row, target) = row(route.operation, &version);
+        let before = world.engine.revision();
+        let name = format!("{} {target}", method_name(route.method));
+
+        let anonymous = world.call(NO_CREDENTIAL, method_name(route.method), &target, &[], &row.body).await;
+        if route.needs == Needs::Nothing {
+            assert_eq!(anonymous.status, 200, "{name}");
+        } else {
+            assert_eq!(anonymous.problem(), "401 unauthenticated", "{name}");
+            assert_eq!(anonymous.header("WWW-Authenticate"), "Bearer");
+        }
+        let wrong = world.call("tok-of-nobody", method_name(route.method), &target, &[], &row.body).await;
+        assert_eq!(wrong.status, anonymous.status, "{name}");
+        let kept = world.records();
+        assert_eq!(kept.len(), 2, "{name}");
+        assert!(kept.iter().all(|k| k.who.is_none() && k.action == "request" && k.keys[0].starts_with("/api/v1/")), "{name}: {kept:?}");
+
+        let stranger = world.call(NOBODY, method_name(route.method), &target, &[], &row.body).await;
+        match row.stranger {
+            "nothing" => assert!(
+                stranger.status == 200 && !stranger.text.contains("s3cret") && !stranger.text.contains(&base64(b"s3cret")),
+                "{name}"
+            ),
+            "stream" => assert!(matches!(stranger.response.body, ResponseBody::Stream(_)), "{name}"),
+            refusal => assert_eq!(stranger.problem(), refusal, "{name}"),
+        }
+        assert_eq!(world.records().len(), 1, "{name}");
+        assert_eq!(world.engine.revision(), before, "{name}: a stranger changed something");
+
+        let right = world.call(row.right, method_name(route.method), &target, &[], &row.body).await;
+        assert_eq!(right.status, route.status, "{name}: {}", right.text);
+        assert_eq!(right.header("Claviger-Request-Id").len(), 32, "{name}");
+        let kept = world.records();
+        assert_eq!(kept.len(), 1, "{name}");
+        assert_eq!((kept[0].outcome, kept[0].request.as_str()), ("ok", right.header("Claviger-Request-Id")), "{name}");
+        if route.needs != Needs::Nothing {
+            assert_eq!(right.header("Cache-Control"), "no-store", "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_route_answers_when_its_record_cannot_be_kept() {
+    for route in ROUTES {
+        let (world, version) = world().await;
+        let (row, target) = row(route.operation, &version);
+        world.audit.full.store(true, Ordering::SeqCst);
+        for token in [row.right, NOBODY, NO_CREDENTIAL] {
+            let reply = world.call(token, method_name(route.method), &target, &[], &row.body).await;
+            assert_eq!(reply.problem(), "507 storage_full", "{:?} {token}", route.operation);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_one_may_not_know_of_looks_like_a_missing_one() {
+    let of_keys = ROUTES.iter().filter(|r| r.pattern.contains("{id}"));
+    let mut tried = 0;
+    for route in of_keys {
+        let (world, version) = world().await;
+        let (row, hidden) = row(route.operation, &version);
+        let missing = hidden.replacen("team/db", "team/dc", 1);
+        let hidden = world.call(NOBODY, method_name(route.method), &hidden, &[], &row.body).await;
+        let missing = world.call(NOBODY, method_name(route.method), &missing, &[], &row.body).await;
+        assert_eq!(hidden.without_request_id(), missing.without_request_id(), "{:?}", route.operation);
+        let kept = world.records();
+        assert_eq!((kept[0].outcome, kept[1].outcome), ("denied", "not_found"), "the log knows the difference");
+        tried += 1;
+    }
+    assert!(tried >= 12);
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_refused_and_recorded() {
+    let world = World::new().await;
+    assert_eq!(world.get(ALICE, "/nothing").await.problem(), "404 not_found");
+    assert_eq!(world.get(NO_CREDENTIAL, "/nothing").await.problem(), "401 unauthenticated");
+    let wrong = world.call(ALICE, "DELETE", "/keys", &[], "").await;
+    assert_eq!((wrong.problem().as_str(), wrong.header("Allow")), ("405 method_not_allowed", "GET, POST"));
+    assert_eq!(world.call(ALICE, "HEAD", "/whoami", &[], "").await.status, 405);
+    assert_eq!(world.call(ALICE, "POST", "/openapi.json", &[], "").await.status, 405);
+    let outcomes: Vec<_> = world.records().iter().map(|k| format!("{} {}", k.action, k.outcome)).collect();
+    assert_eq!(
+        outcomes[outcomes.len() - 5..],
+        ["request not_found", "request unauthenticated", "request invalid", "request invalid", "request invalid"]
+    );
+}
+
+#[tokio::test]
+async fn a_burst_of_failures_is_limited_and_not_written_down() {
+    let world = World::new().await;
+    let connection = Connection::new(([10, 9, 9, 9], 1).into(), "test".into(), None);
+    world.records();
+    let mut last = None;
+    for _ in 0..40 {
+        let head = Head::build("GET", "/api/v1/whoami", &[("Authorization", "Bearer wrong")]).unwrap();
+        let request = Request { head, body: RequestBody::Complete(Bytes::new()), connection: connection.clone() };
+        last = Some(Reply::of(world.native.handle(request).await));
+    }
+    let last = last.unwrap();
+    assert_eq!(last.problem(), "429 rate_limited");
+    assert!(last.header("Retry-After").parse::<u64>().unwrap() >= 1);
+    let kept = world.records();
+    assert!(kept.len() < 40 && kept.iter().all(|k| k.outcome == "unauthenticated"), "{}", kept.len());
+}

@@ -1,0 +1,10 @@
+//! Fuzzes the native surface'\''s targets, conditions and bodies.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    use claviger_server::native::fuzz;
+    let text = String::from_utf8_lossy(data);
+    fuzz::target(&text);
+    fuzz::conditions(&text);
+    fuzz::body(data, "a value that no input has");
+});

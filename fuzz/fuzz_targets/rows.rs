@@ -1,0 +1,8 @@
+//! Fuzzes stored rows: canonical forms, heads, headers and the root file.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    use claviger_crypto::fuzz;
+    let Some((which, rest)) = data.split_first() else { return };
+    [fuzz::key_meta, fuzz::prefix_grant, fuzz::tombstone, fuzz::head, fuzz::header, fuzz::root_file][usize::from(which % 6)](rest);
+});
