@@ -2,7 +2,9 @@
 //!
 //! Reading does not: damage is tested by damaging real files.
 
+use crate::direct::BLOCK;
 use crate::error::AuditError;
+use rustix::fs::OFlags;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -56,6 +58,14 @@ impl Disk {
 
     pub(crate) fn write_at(&self, file: &File, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), AuditError> {
         self.checked_write(path, offset, bytes)
+            .and_then(|()| file.write_all_at(bytes, offset))
+            .map_err(|error| AuditError::io("writing", path, &error))
+    }
+
+    /// Writes through a handle that is opened for synchronous writes: durable when this returns.
+    pub(crate) fn write_durably(&self, file: &File, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), AuditError> {
+        self.checked_write(path, offset, bytes)
+            .and_then(|()| self.checked_sync(path))
             .and_then(|()| file.write_all_at(bytes, offset))
             .map_err(|error| AuditError::io("writing", path, &error))
     }
@@ -115,6 +125,25 @@ impl Disk {
             Err(error) => Err(error.into()),
         });
         outcome.map_err(|error| AuditError::io("reserving space in", path, &error))
+    }
+
+    /// Fills a new file with `length` zeros past the page cache, which then neither holds them nor has to write them out;
+    /// through it where the file system cannot do otherwise. The caller syncs.
+    pub(crate) fn zero_all(&self, file: &File, path: &Path, length: u64) -> Result<(), AuditError> {
+        let flags = i32::try_from(OFlags::DIRECT.bits()).ok();
+        let direct = flags.and_then(|flags| OpenOptions::new().write(true).custom_flags(flags).open(path).ok());
+        let Some(direct) = direct else { return self.zero(file, path, 0, length) };
+        let room = vec![0; ZERO_SLICE + BLOCK];
+        let aligned = room.as_ptr().align_offset(BLOCK);
+        let zeros = &room[aligned..aligned + ZERO_SLICE];
+        let whole = length / BLOCK as u64 * BLOCK as u64;
+        let mut at = 0;
+        while at < whole {
+            let slice = usize::try_from(whole - at).map_or(ZERO_SLICE, |rest| rest.min(ZERO_SLICE));
+            self.write_at(&direct, path, at, &zeros[..slice])?;
+            at += slice as u64;
+        }
+        self.zero(file, path, whole, length)
     }
 
     /// Writes zeros from `from` to `to`, so that later writes there change no metadata. The caller syncs.

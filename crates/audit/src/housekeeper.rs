@@ -123,7 +123,7 @@ impl Housekeeper {
             return Ok(());
         }
         let file = self.disk.create(&path)?;
-        let filled = self.disk.allocate(&file, &path, length).and_then(|_| self.disk.zero(&file, &path, 0, length));
+        let filled = self.disk.allocate(&file, &path, length).and_then(|_| self.disk.zero_all(&file, &path, length));
         if let Err(error) = filled.and_then(|()| self.disk.sync_all(&file, &path)) {
             self.disk.remove(&path)?;
             return Err(error);

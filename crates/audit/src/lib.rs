@@ -23,6 +23,7 @@
 //! | `reserve`, `spare`, `lock` | disk space held back, the next part filled with zeros ahead, the writer's lock |
 
 mod alerts;
+mod direct;
 mod disk;
 mod ecs;
 mod error;

@@ -213,7 +213,17 @@ fn resume(disk: &Disk, dirs: &[PathBuf], part: Part, file: File) -> Result<Optio
     let length = file.metadata().map_err(|error| AuditError::io("reading", &part.path, &error))?.len();
     let dir = dirs.iter().position(|dir| part.path.parent() == Some(dir)).unwrap_or(0);
     let (offset, ready) = (cursor.offset, length.max(cursor.offset));
-    Ok(Some(OpenPart { file, path: part.path, header: part.header, dir, offset, ready, grow: 256 << 10 }))
+    Ok(Some(OpenPart {
+        file,
+        path: part.path,
+        header: part.header,
+        dir,
+        offset,
+        ready,
+        grow: 256 << 10,
+        direct: None,
+        direct_tried: false,
+    }))
 }
 
 /// Brings the `roots` file up to date: later starts then need not read those segments.

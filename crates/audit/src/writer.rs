@@ -6,6 +6,7 @@
 //! overwritten; whatever is not known to be durable is written again into a new part, which begins at
 //! the first such entry and thereby cuts the old one off.
 
+use crate::direct::Direct;
 use crate::disk::Disk;
 use crate::error::AuditError;
 use crate::frame::{FRAME_HEADER, PART_HEADER, PartHeader, SEGMENT, SEGMENT_HEIGHT, body_prefix, seal};
@@ -90,6 +91,9 @@ pub(crate) struct OpenPart {
     /// Up to here the file is filled (with frames, then zeros): writing there changes no metadata.
     pub(crate) ready: u64,
     pub(crate) grow: u64,
+    /// For durable writes, once it was found out whether they can be had.
+    pub(crate) direct: Option<Direct>,
+    pub(crate) direct_tried: bool,
 }
 
 /// A frame that is not known to be durable, or not yet in the tree.
@@ -297,7 +301,10 @@ impl Writer {
         if self.part.is_none() {
             self.open_next_part()?;
         }
-        self.write_pending(self.pending.len() - 1)?;
+        let begun = Instant::now();
+        if self.write_pending(self.pending.len() - 1)? {
+            return self.synced_by_write(begun);
+        }
         let since = *self.unsynced_since.get_or_insert_with(Instant::now);
         match self.config.durability {
             Durability::Interval(interval) if since.elapsed() < interval => Ok(()),
@@ -305,14 +312,19 @@ impl Writer {
         }
     }
 
-    /// Writes a pending frame at the end of the part.
-    fn write_pending(&mut self, at: usize) -> Result<(), AuditError> {
-        let Self { part: Some(part), pending, disk, shared, synced, .. } = self else {
+    /// Writes a pending frame at the end of the part. `true` means that it, and all before it, are durable.
+    fn write_pending(&mut self, at: usize) -> Result<bool, AuditError> {
+        let Self { part: Some(part), pending, disk, shared, synced, config, .. } = self else {
             return Err(AuditError::Closed);
         };
         let frame = &mut pending[at];
         let end = part.offset + frame.bytes.len() as u64;
-        if end > part.ready {
+        if config.durability == Durability::Fsync && !part.direct_tried {
+            part.direct_tried = true;
+            let room = Direct::end(part.offset, 1) <= part.ready;
+            part.direct = if room { Direct::open(disk, &part.path, &part.file, part.offset) } else { None };
+        }
+        if Direct::end(part.offset, frame.bytes.len()) > part.ready {
             let from = part.ready.max(part.offset);
             match disk.zero(&part.file, &part.path, from, end + part.grow) {
                 Ok(()) => part.ready = end + part.grow,
@@ -321,10 +333,35 @@ impl Writer {
                 Err(error) => return Err(error),
             }
             part.grow = (part.grow * 2).min(GROW.1);
+            if part.ready < Direct::end(part.offset, frame.bytes.len()) {
+                // The disk is full: what room is left need not end at a block's end.
+                part.direct = None;
+            } else if part.direct.is_some() {
+                disk.sync_data(&part.file, &part.path)?;
+            }
         }
         seal(&mut frame.bytes, &part.header.salt, part.offset, frame.first, *synced, &frame.leaves);
-        disk.write_at(&part.file, &part.path, part.offset, &frame.bytes)?;
+        let durable = match &mut part.direct {
+            Some(direct) => {
+                direct.write(disk, &part.path, part.offset, &frame.bytes)?;
+                true
+            }
+            None => {
+                disk.write_at(&part.file, &part.path, part.offset, &frame.bytes)?;
+                false
+            }
+        };
         part.offset = end;
+        Ok(durable)
+    }
+
+    fn synced_by_write(&mut self, begun: Instant) -> Result<(), AuditError> {
+        if !self.config.extra_sync_delay.is_zero() {
+            std::thread::sleep(self.config.extra_sync_delay);
+        }
+        self.shared.metrics.count_sync(begun.elapsed());
+        self.synced = self.pending.last().map_or(self.size, Pending::end);
+        self.unsynced_since = None;
         Ok(())
     }
 
@@ -413,7 +450,7 @@ impl Writer {
             let _ = self.disk.remove(&unnamed);
             return Err(error);
         }
-        Ok(OpenPart { file, path, header, dir, offset: PART_HEADER as u64, ready, grow: GROW.0 })
+        Ok(OpenPart { file, path, header, dir, offset: PART_HEADER as u64, ready, grow: GROW.0, direct: None, direct_tried: false })
     }
 
     /// Turns a blank file into a part: the name appears only once the header is on disk.
@@ -484,6 +521,7 @@ impl Writer {
         for at in start..self.pending.len() {
             self.write_pending(at)?;
         }
+        // Also after direct writes: the part may have fallen back to buffered ones among them.
         if start < self.pending.len() { self.sync() } else { Ok(()) }
     }
 

@@ -590,7 +590,7 @@ fn an_interval_acknowledges_before_the_sync_and_a_failed_one_loses_nothing() {
     assert_whole(&one(dir.path()), 1020);
 }
 
-/// Writes as (offset, bytes).
+/// Writes as (offset, what stood there before).
 type Writes = Vec<(u64, Vec<u8>)>;
 
 /// A disk that loses power: remembers what was written since each file's last sync.
@@ -606,7 +606,14 @@ impl Faults for PowerCut {
         if self.dead.load(SeqCst) {
             return Err(io::ErrorKind::Other.into());
         }
-        self.unsynced.lock().entry(path.into()).or_default().push((offset, bytes.to_vec()));
+        let mut before = vec![0; bytes.len()];
+        if let Ok(file) = fs::File::open(path) {
+            let mut got = 0;
+            while let Ok(n @ 1..) = file.read_at(&mut before[got..], offset + got as u64) {
+                got += n;
+            }
+        }
+        self.unsynced.lock().entry(path.into()).or_default().push((offset, before));
         Ok(())
     }
 
@@ -648,10 +655,10 @@ fn a_power_cut_that_drops_any_unsynced_sectors_loses_nothing_acknowledged() {
         drop(log);
         for (path, writes) in std::mem::take(&mut *cut.unsynced.lock()) {
             let Ok(file) = fs::OpenOptions::new().write(true).open(&path) else { continue };
-            for (offset, bytes) in writes {
-                for (at, sector) in bytes.chunks(512).enumerate() {
+            for (offset, before) in writes.into_iter().rev() {
+                for (at, sector) in before.chunks(512).enumerate() {
                     if next() % 2 == 0 {
-                        file.write_all_at(&vec![0; sector.len()], offset + at as u64 * 512).unwrap();
+                        file.write_all_at(sector, offset + at as u64 * 512).unwrap();
                     }
                 }
             }
