@@ -134,6 +134,8 @@ pub(crate) struct Queue {
     pub(crate) batch: Batch,
     /// The writer sleeps and wants to be woken.
     pub(crate) idle: bool,
+    /// It sleeps until so many entries wait, for a moment: see the writer's `Gather`.
+    pub(crate) wanted: usize,
     pub(crate) closing: bool,
     /// After a failure: until when appends are refused without another attempt, and why.
     pub(crate) refuse: Option<(Instant, AuditError)>,
@@ -278,7 +280,8 @@ impl AuditLog {
         push_entry(&mut batch.bytes, entry);
         batch.leaves.push(leaf);
         let group = batch.group.clone();
-        let wake = std::mem::take(&mut queue.idle);
+        let enough = queue.batch.leaves.len() >= queue.wanted;
+        let wake = enough && std::mem::take(&mut queue.idle);
         drop(queue);
         if wake {
             self.shared.work.notify_one();
@@ -390,7 +393,7 @@ impl Shared {
         let batch = Batch::new(Vec::new(), Vec::new());
         let reserve = Reserve { dir: config.dir.clone(), size: config.reserve, held: AtomicBool::new(false) };
         Self {
-            queue: Mutex::new(Queue { batch, idle: false, closing: false, refuse: None }),
+            queue: Mutex::new(Queue { batch, idle: false, wanted: 1, closing: false, refuse: None }),
             work: Condvar::new(),
             metrics: Metrics::default(),
             checkpoint: Mutex::new(head),

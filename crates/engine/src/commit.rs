@@ -10,7 +10,11 @@ use claviger_ports::{AuditSink, CommitOutcome, DigestDelta, HeadError, HeadRow, 
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+
+/// Pause between attempts to find out what became of a commit.
+const RETRY: Duration = Duration::from_millis(250);
 
 /// Writes taken into one commit at most. Larger batches gain nothing and make the last one wait.
 const BATCH: usize = 256;
@@ -80,13 +84,30 @@ pub struct CommitCounts {
 impl Committer {
     pub(crate) async fn run(mut self) {
         let mut waiting = Vec::with_capacity(BATCH);
-        while self.queue.recv_many(&mut waiting, BATCH).await > 0 {
-            self.commit(std::mem::take(&mut waiting)).await;
+        // Whether memory is known to be what the store has.
+        let mut settled = true;
+        loop {
+            let received = self.queue.recv_many(&mut waiting, BATCH);
+            let count = if settled { Ok(received.await) } else { tokio::time::timeout(RETRY, received).await };
+            if count == Ok(0) {
+                break;
+            }
+            settled = settled || self.reload().await;
+            let batch = std::mem::take(&mut waiting);
+            if settled {
+                settled = self.commit(batch).await;
+            } else {
+                refuse(batch);
+            }
         }
         self.store.close().await;
     }
 
-    async fn commit(&self, batch: Vec<Pending>) {
+    /// False when what it did is not known.
+    async fn commit(&self, batch: Vec<Pending>) -> bool {
+        if batch.is_empty() {
+            return true;
+        }
         let (writes, rest): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.write, (p.apply, p.done))).unzip();
         let outcomes = match self.store.commit(&writes, &self.sealer).await {
             Ok(outcomes) => outcomes,
@@ -113,34 +134,47 @@ impl Committer {
             // A caller that has gone away does not need the answer; its change stands.
             let _ = done.send(answer);
         }
+        true
     }
 
-    async fn fail(&self, rest: Vec<(Apply, oneshot::Sender<Result<Revision, Error>>)>, error: &StoreError) {
+    /// Answers a batch that failed. The callers do not wait for more than one attempt to find out what became of it.
+    async fn fail(&self, rest: Vec<(Apply, oneshot::Sender<Result<Revision, Error>>)>, error: &StoreError) -> bool {
         tracing::error!(%error, "a commit of {} changes failed", rest.len());
-        if matches!(error, StoreError::Unknown(_)) {
-            self.reload().await;
-        }
+        let settled = !matches!(error, StoreError::Unknown(_)) || self.reload().await;
         for (_, done) in rest {
             let _ = done.send(Err(error.clone().into()));
         }
+        settled
     }
 
-    /// After a commit of unknown outcome only the store knows what is true: memory is read anew.
-    async fn reload(&self) {
+    /// After a commit of unknown outcome only the store knows what is true: memory is read anew. False when that fails;
+    /// until it succeeds memory serves what was known before, and nothing is committed.
+    async fn reload(&self) -> bool {
         let ring = self.sealer.ring.read().clone();
-        loop {
-            match crate::start::load(&*self.store, &ring, self.inline_limit).await {
-                Ok(loaded) => {
-                    self.memory.write(|tables| *tables = loaded.tables);
-                    self.feed.compact();
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "reading the store again after a commit of unknown outcome");
-                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-                }
+        match crate::start::load(&*self.store, &ring, self.inline_limit).await {
+            Ok(loaded) if loaded.report.digest_matches || !loaded.report.damaged.is_empty() => {
+                self.memory.write(|tables| *tables = loaded.tables);
+                self.feed.compact();
+                tracing::info!(revision = %loaded.report.revision, "what became of the commit is known");
+                true
+            }
+            Ok(_) => {
+                tracing::error!("rows of the store were changed behind Claviger's back; nothing is committed any more");
+                false
+            }
+            Err(error) => {
+                tracing::error!(%error, "what became of a commit is not known yet");
+                false
             }
         }
+    }
+}
+
+/// Answers changes that are not tried.
+fn refuse(batch: Vec<Pending>) {
+    for Pending { done, .. } in batch {
+        let why = "the store does not say what became of an earlier change; nothing was changed, try again later";
+        let _ = done.send(Err(Error::Unavailable(why.to_owned())));
     }
 }
 
@@ -149,7 +183,9 @@ fn apply_to(tables: &mut crate::memory::Tables, apply: Apply, revision: Revision
     let subject = match apply {
         Apply::Put(entry) => {
             let id = entry.meta.id.clone();
-            let after = Arc::new(Entry { revision, ..*entry }.slim(inline_limit));
+            let mut entry = Entry { revision, ..*entry };
+            entry.slim(inline_limit);
+            let after = Arc::new(entry);
             let before = good(tables, &id);
             tables.put(id.clone(), Slot::Good(after.clone()));
             Subject::Key { id, before, after: Some(after) }

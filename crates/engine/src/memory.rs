@@ -1,11 +1,12 @@
 //! What is served: all keys' records in memory, sealed, replaced one by one as changes commit. Plaintext is never here.
 
 use crate::Error;
+use ahash::AHashMap;
 use claviger_crypto::Tombstone;
 use claviger_domain::{Caller, Capabilities, KeyId, KeyMeta, Prefix, PrefixGrant, Revision, VersionId, VersionState, permits};
 use claviger_ports::{DigestDelta, Sealed};
 use parking_lot::RwLock;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A key as served: its record and its sealed versions.
@@ -40,10 +41,10 @@ pub(crate) enum Slot {
 
 #[derive(Default)]
 pub(crate) struct Tables {
-    pub(crate) keys: HashMap<KeyId, Slot>,
+    pub(crate) keys: AHashMap<KeyId, Slot>,
     pub(crate) order: BTreeSet<KeyId>,
     pub(crate) grants: BTreeMap<Prefix, Arc<PrefixGrant>>,
-    pub(crate) graves: HashMap<KeyId, Arc<Grave>>,
+    pub(crate) graves: AHashMap<KeyId, Arc<Grave>>,
     pub(crate) revision: Revision,
 }
 
@@ -64,7 +65,7 @@ impl Entry {
     }
 
     /// Drops what is not served from memory: inactive and large data.
-    pub(crate) fn slim(mut self, inline_limit: usize) -> Self {
+    pub(crate) fn slim(&mut self, inline_limit: usize) {
         for sealed in &mut self.sealed {
             let state = self.meta.versions.find(sealed.version).map(|v| v.state);
             let served = matches!(state, Some(VersionState::Primary | VersionState::Active));
@@ -73,7 +74,6 @@ impl Entry {
                 *sealed = Arc::new(SealedVersion { data: None, ..(**sealed).clone() });
             }
         }
-        self
     }
 }
 

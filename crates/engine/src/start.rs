@@ -7,9 +7,10 @@ use crate::{Conflict, Error};
 use claviger_crypto::{CryptoError, Head, KeyRing, RootOfTrust, add, random};
 use claviger_domain::audit::{Action, Outcome, Record, Subject as AuditSubject};
 use claviger_domain::{Clock, Grant, KeyId, RequestId, Revision, Timestamp};
-use claviger_ports::{AuditSink, BarrierRow, DigestDelta, Loaded, LoadedVersion, Store, StoreError};
+use claviger_ports::{AuditError, AuditSink, BarrierRow, ChangeRow, DigestDelta, Loaded, LoadedVersion, Store, StoreError};
+use futures::future::BoxFuture;
 use parking_lot::RwLock;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -140,22 +141,17 @@ pub(crate) struct Contents {
 struct Loading<'a> {
     ring: &'a KeyRing,
     inline_limit: usize,
-    entries: HashMap<KeyId, Entry>,
-    damaged: HashMap<KeyId, String>,
+    /// Ids as they came, which is nearly in order.
+    ids: Vec<KeyId>,
+    damaged: Vec<(KeyId, String)>,
     tables: Tables,
     digest: DigestDelta,
 }
 
 /// Reads the whole store and checks it.
 pub(crate) async fn load(store: &dyn Store, ring: &KeyRing, inline_limit: usize) -> Result<Contents, Error> {
-    let mut loading = Loading {
-        ring,
-        inline_limit,
-        entries: HashMap::new(),
-        damaged: HashMap::new(),
-        tables: Tables::default(),
-        digest: DigestDelta::default(),
-    };
+    let mut loading =
+        Loading { ring, inline_limit, ids: Vec::new(), damaged: Vec::new(), tables: Tables::default(), digest: DigestDelta::default() };
     let mut visit = |rows: Vec<Loaded>| {
         rows.into_iter().for_each(|row| loading.take(row));
         Ok::<(), StoreError>(())
@@ -171,10 +167,15 @@ impl Loading<'_> {
             Loaded::Key(row, revision) => {
                 let digest = self.ring.digest_key(&row);
                 self.digest = add(self.digest, digest);
-                match self.ring.open_key(&row) {
-                    Ok(meta) => drop(self.entries.insert(row.id, Entry { meta, revision, digest, sealed: Vec::with_capacity(1) })),
-                    Err(why) => drop(self.damaged.insert(row.id, why.to_string())),
-                }
+                let slot = match self.ring.open_key(&row) {
+                    Ok(meta) => Slot::Good(Arc::new(Entry { meta, revision, digest, sealed: Vec::with_capacity(1) })),
+                    Err(why) => {
+                        self.damaged.push((row.id.clone(), why.to_string()));
+                        Slot::Damaged(why.to_string().into())
+                    }
+                };
+                self.ids.push(row.id.clone());
+                self.tables.keys.insert(row.id, slot);
             }
             Loaded::Version(version) => self.take_version(version),
             Loaded::Grant(row, _) => {
@@ -199,7 +200,9 @@ impl Loading<'_> {
     fn take_version(&mut self, row: LoadedVersion) {
         let digest = self.ring.digest_version(&row.key, row.version, &row.wrapped_key, row.data_len, &row.data_tag);
         self.digest = add(self.digest, digest);
-        let Some(entry) = self.entries.get_mut(&row.key.id).filter(|e| e.meta.incarnation == row.key.incarnation) else { return };
+        let Some(Slot::Good(entry)) = self.tables.keys.get_mut(&row.key.id) else { return };
+        // Nobody else holds it yet.
+        let Some(entry) = Arc::get_mut(entry).filter(|e| e.meta.incarnation == row.key.incarnation) else { return };
         entry.sealed.push(Arc::new(SealedVersion { version: row.version, wrapped_key: row.wrapped_key, data: row.data, digest }));
     }
 
@@ -212,20 +215,21 @@ impl Loading<'_> {
     }
 
     fn finish(mut self, head: &Head) -> Contents {
+        for slot in self.tables.keys.values_mut() {
+            if let Slot::Good(entry) = slot
+                && let Some(entry) = Arc::get_mut(entry)
+            {
+                entry.slim(self.inline_limit);
+            }
+        }
         let report = StartReport {
-            keys: self.entries.len(),
+            keys: self.ids.len() - self.damaged.len(),
             damaged: self.damaged.iter().map(|(id, why)| (id.to_string(), why.clone())).collect(),
             digest_matches: self.digest == head.digest,
             revision: head.revision,
         };
         self.tables.revision = head.revision;
-        self.tables.keys.reserve(self.entries.len());
-        for (id, entry) in self.entries {
-            self.tables.put(id, Slot::Good(Arc::new(entry.slim(self.inline_limit))));
-        }
-        for (id, why) in self.damaged {
-            self.tables.put(id, Slot::Damaged(why.into()));
-        }
+        self.tables.order = self.ids.into_iter().collect();
         Contents { tables: self.tables, report }
     }
 }
@@ -320,26 +324,33 @@ impl Engine {
         Ok(added)
     }
 
-    /// Records changes that are in the store and whose audit record was lost by a crash between commit and record.
-    /// `logged` are the revisions that the log's recent records name, `after` a revision before which all are known.
+    /// Records changes that are in the store and whose audit record was lost, by a crash between commit and record or by a
+    /// log that could not be written. `recorded` are requests whose change has its record; changes up to `after`, or made
+    /// before `since`, are not asked about.
     ///
     /// # Errors
     /// When the store or the log fail.
-    pub async fn reconcile(&self, logged: &HashSet<Revision>, after: Revision) -> Result<usize, Error> {
+    pub async fn reconcile(&self, recorded: &HashSet<RequestId>, after: Revision, since: Timestamp) -> Result<usize, Error> {
         let mut found = 0;
         let mut from = after;
         loop {
             let page = self.store.changes(from, 1000).await?;
             let Some(last) = page.last() else { return Ok(found) };
             from = last.revision;
-            for change in page.iter().filter(|c| !logged.contains(&c.revision)) {
-                found += 1;
-                let reason = format!("{} by {} was committed and its record was lost in a crash", change.what, change.actor);
-                let subjects = [AuditSubject { key: &change.target, versions: &[] }];
-                self.note(&system_record(self.now(), change.request_id, Action::Reconcile, &subjects, &reason, Some(change.revision)))
-                    .await?;
+            let lost = page.iter().filter(|change| change.at >= since && !recorded.contains(&change.request_id));
+            // All are queued before the first is awaited, so that they share syncs.
+            let kept: Vec<_> = lost.map(|change| self.keep_lost(change)).collect();
+            found += kept.len();
+            for record in kept {
+                record.await?;
             }
         }
+    }
+
+    fn keep_lost(&self, change: &ChangeRow) -> BoxFuture<'static, Result<(), AuditError>> {
+        let reason = format!("{} by {} was committed and its record was lost", change.what, change.actor);
+        let subjects = [AuditSubject { key: &change.target, versions: &[] }];
+        self.audit.append(&system_record(self.now(), change.request_id, Action::Reconcile, &subjects, &reason, Some(change.revision)))
     }
 }
 
