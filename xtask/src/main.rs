@@ -4,7 +4,9 @@
 //! Claviger, so that it builds in seconds and cannot be broken by what it checks.
 
 mod bench;
+mod demo;
 mod deny;
+mod dev;
 mod setup;
 mod shell;
 mod test;
@@ -12,7 +14,7 @@ mod tidy;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 /// The command line of `cargo xtask`.
 #[derive(Parser)]
@@ -35,17 +37,9 @@ enum Command {
     /// Measures speed and memory and prints a table with the goals.
     Bench(bench::Options),
     /// Builds, starts a development server and shows the main job.
-    Demo(Demo),
+    Demo(demo::Options),
     /// Installs the Debian packages and tools that the other commands need.
     Setup,
-}
-
-/// Options of `demo`.
-#[derive(Args)]
-struct Demo {
-    /// Stop the server at the end.
-    #[arg(long)]
-    once: bool,
 }
 
 fn main() -> ExitCode {
@@ -54,7 +48,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Deny => deny::run(),
         Command::Bench(options) => bench::run(&options),
-        Command::Demo(options) => demo(&options),
+        Command::Demo(options) => demo::run(&options),
         Command::Setup => setup::run(),
     };
     match outcome {
@@ -64,9 +58,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn demo(options: &Demo) -> anyhow::Result<()> {
-    let how = if options.once { " --once" } else { "" };
-    anyhow::bail!("`demo{how}` is not there yet: it comes with the command line of `claviger`")
 }

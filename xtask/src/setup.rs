@@ -18,30 +18,51 @@ struct Package {
     why: &'static str,
 }
 
-/// Extend this table when a test needs a program.
-const PACKAGES: &[Package] = &[
+/// What building needs.
+const TO_BUILD: &[Package] = &[
     Package { name: "gcc", program: "cc", why: "building aws-lc-rs and SQLite, and linking" },
     Package { name: "libc6-dev", program: "cc", why: "the C library's headers for the same" },
 ];
 
+/// What tests need besides. Extend this table when a test needs a program.
+const TO_TEST: &[Package] = &[
+    Package { name: "golang-go", program: "go", why: "tests that talk to the server as Knox's Go client does" },
+    Package { name: "procps", program: "kill", why: "tests that end or signal a process" },
+    Package { name: "e2fsprogs", program: "chattr", why: "tests of files that even root cannot write" },
+    Package { name: "mount", program: "mount", why: "tests of a full disk" },
+];
+
 /// Installs all that is missing: Debian packages, then the pinned cargo-deny.
 pub(crate) fn run() -> anyhow::Result<()> {
-    packages()?;
+    packages_to_test()?;
     deny::install()?;
     println!("all that is needed is there");
     Ok(())
 }
 
-/// Installs the Debian packages that are missing.
+/// Installs the Debian packages that building needs.
+///
+/// # Errors
+/// As [`packages_to_test`].
+pub(crate) fn packages_to_build() -> anyhow::Result<()> {
+    install(&missing(TO_BUILD, shell::has_program))
+}
+
+/// Installs the Debian packages that building and tests need.
 ///
 /// # Errors
 /// Not root; the message has the line to run. Or apt-get fails.
-pub(crate) fn packages() -> anyhow::Result<()> {
-    let missing: Vec<&Package> = missing(PACKAGES, shell::has_program);
+pub(crate) fn packages_to_test() -> anyhow::Result<()> {
+    let mut all = missing(TO_BUILD, shell::has_program);
+    all.extend(missing(TO_TEST, shell::has_program));
+    install(&all)
+}
+
+fn install(missing: &[&Package]) -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    for package in &missing {
+    for package in missing {
         println!("missing: {} ({})", package.name, package.why);
     }
     let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
@@ -72,9 +93,9 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_installed() {
-        assert!(missing(PACKAGES, |_| true).is_empty());
-        assert_eq!(missing(PACKAGES, |_| false).len(), PACKAGES.len());
-        let without_compiler = missing(PACKAGES, |program| program != "cc");
+        assert!(missing(TO_BUILD, |_| true).is_empty());
+        assert_eq!(missing(TO_TEST, |_| false).len(), TO_TEST.len());
+        let without_compiler = missing(TO_BUILD, |program| program != "cc");
         assert!(without_compiler.iter().all(|package| package.program == "cc"));
     }
 }

@@ -31,7 +31,8 @@ struct Step {
 
 /// Cheap steps first. Extend this table when there is something new to run.
 const STEPS: &[Step] = &[
-    Step { name: "setup", what: "Debian packages that tests need", run: |_| uncounted(setup::packages()) },
+    Step { name: "setup", what: "Debian packages that tests need", run: |_| uncounted(setup::packages_to_test()) },
+    Step { name: "lock", what: "Cargo.lock fits the manifests", run: |_| uncounted(lock()) },
     Step { name: "fmt", what: "all code is formatted by rustfmt", run: |_| uncounted(fmt()) },
     Step { name: "tidy", what: "arrows between crates, dependencies, rules for source files", run: |_| uncounted(tidy::run()) },
     Step { name: "deny", what: "bans, licences and sources of dependencies", run: |_| uncounted(deny::run()) },
@@ -134,6 +135,12 @@ fn summarize(outcomes: &[Outcome], took: Duration) -> bool {
 /// A step that passes or fails as a whole.
 fn uncounted(result: anyhow::Result<()>) -> anyhow::Result<Tally> {
     result.map(|()| Tally::default())
+}
+
+/// Nothing else would notice before CI does: without `--locked` cargo mends the lock file in passing.
+fn lock() -> anyhow::Result<()> {
+    let mut command = shell::cargo(["metadata", "--locked", "--format-version", "1"]);
+    shell::read(&mut command).context("Cargo.lock is out of date; run `cargo check` and commit it").map(drop)
 }
 
 fn fmt() -> anyhow::Result<()> {

@@ -193,6 +193,10 @@ impl AuditSink for Alerts {
     fn checkpoint(&self) -> Option<LogCheckpoint> {
         self.inner.checkpoint()
     }
+
+    fn is_short_of_space(&self) -> bool {
+        self.inner.is_short_of_space()
+    }
 }
 
 #[cfg(test)]

@@ -322,6 +322,11 @@ impl AuditLog {
         Health { state: self.shared.state(), free_reserve: self.shared.reserve.left() }
     }
 
+    /// Whether the disk was found full and has not been found roomy since.
+    pub fn is_short_of_space(&self) -> bool {
+        self.shared.full.load(Ordering::SeqCst)
+    }
+
     /// The counters.
     pub fn metrics(&self) -> &Metrics {
         &self.shared.metrics

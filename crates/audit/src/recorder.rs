@@ -38,6 +38,10 @@ impl AuditSink for Recorder {
         let head = self.log.latest_checkpoint();
         (head.size > 0).then_some(LogCheckpoint { size: head.size, root: head.root })
     }
+
+    fn is_short_of_space(&self) -> bool {
+        self.log.is_short_of_space()
+    }
 }
 
 fn unkept(error: crate::AuditError) -> AuditError {

@@ -80,7 +80,7 @@ pub fn authorize<'a, C: cap::Kind>(
     let all = prefixes.into_iter().fold(of_key, |sum, p| sum.union(worth(key, rights(&p.acl, caller))));
     match all {
         all if all.contains(wanted) => Ok(permit()),
-        all if all.minus(Capabilities::of([Capability::Create])).is_empty() => Err(Denied::Unseen),
+        all if on_key(all).is_empty() => Err(Denied::Unseen),
         _ => Err(Denied::Lacks(wanted)),
     }
 }
@@ -90,11 +90,15 @@ pub fn permits<'a>(caller: &'a Caller, key: &'a KeyMeta, prefixes: impl IntoIter
     explain(caller, key, prefixes).iter().fold(Capabilities::NONE, |sum, r| sum.union(r.counts))
 }
 
-/// Each grant that reaches `caller` on `key` and what it is worth there.
+/// Each grant that reaches `caller` on `key` and what it is worth there. The sum of what counts is what [`authorize`] goes by.
 pub fn explain<'a>(caller: &'a Caller, key: &'a KeyMeta, prefixes: impl IntoIterator<Item = &'a PrefixGrant>) -> Vec<PrefixRights<'a>> {
-    let own = key.acl.reaching(caller).map(|grant| PrefixRights { prefix: None, grant, counts: grant.capabilities });
+    let own = key.acl.reaching(caller).map(|grant| PrefixRights { prefix: None, grant, counts: on_key(grant.capabilities) });
     let from_prefixes = prefixes.into_iter().flat_map(|p| {
-        p.acl.reaching(caller).map(|grant| PrefixRights { prefix: Some(&p.prefix), grant, counts: worth(key, grant.capabilities) })
+        // By all that the prefix gives him: rights split over several entries are worth no more than in one.
+        let counting = on_key(worth(key, rights(&p.acl, caller)));
+        let part =
+            move |grant: &'a Grant| PrefixRights { prefix: Some(&p.prefix), grant, counts: grant.capabilities.intersection(counting) };
+        p.acl.reaching(caller).map(part)
     });
     own.chain(from_prefixes).collect()
 }
@@ -117,6 +121,11 @@ fn rights(acl: &Acl, caller: &Caller) -> Capabilities {
 fn worth(key: &KeyMeta, granted: Capabilities) -> Capabilities {
     let administers = granted.contains(Capability::Admin);
     if key.separate_duties && administers { granted.minus(Capabilities::USE) } else { granted }
+}
+
+/// What of a set says something about a key that is there: who may create others may not know of it for that.
+fn on_key(granted: Capabilities) -> Capabilities {
+    granted.minus(Capabilities::of([Capability::Create]))
 }
 
 #[cfg(test)]
@@ -185,6 +194,19 @@ mod tests {
         let k = key(Acl::default(), false);
         assert!(authorize::<cap::Write>(&system, &k, [], None).is_ok());
         assert!(authorize::<cap::Read>(&system, &k, [], None).is_err());
+    }
+
+    #[test]
+    fn what_is_explained_adds_up_to_what_is_decided() {
+        let read = Capabilities::of([Capability::Read]);
+        let split = prefix("team/", acl(&[("user:alice", Capabilities::of([Capability::Admin])), ("user_group:ops", read)]));
+        let creator = prefix("team/", acl(&[("user:alice", Capabilities::of([Capability::Create]))]));
+        let alice = caller("alice", &["ops"]);
+        let k = key(Acl::default(), true);
+        assert!(authorize::<cap::Read>(&alice, &k, [&split], None).is_err());
+        assert_eq!(permits(&alice, &k, [&split]), Capabilities::of([Capability::Admin]));
+        assert_eq!(authorize::<cap::List>(&alice, &k, [&creator], None).unwrap_err(), Denied::Unseen);
+        assert!(permits(&alice, &k, [&creator]).is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Access control lists and the rule of separate duties.
 
-use crate::{Caller, Capabilities, Capability, Principal};
+use crate::{Caller, Capabilities, Capability, Identity, Principal};
+use std::net::IpAddr;
 use thiserror::Error;
 
 /// What one principal may do.
@@ -102,20 +103,42 @@ pub fn check_rights_change(caller: &Caller, old: &Acl, new: &Acl) -> Result<(), 
     check_no_self_grant(caller, old, new)
 }
 
-/// Checks that no entry that reaches `caller` gains anything.
+/// Checks that no entry that reaches `caller`, under whatever spelling of his name, gains anything.
 pub(crate) fn check_no_self_grant(caller: &Caller, old: &Acl, new: &Acl) -> Result<(), RightsError> {
+    let himself = |g: &&Grant| caller.identities().any(|i| could_reach(&g.principal, i));
     let gains = |g: &&Grant| !g.capabilities.minus(old.entry(&g.principal)).is_empty();
-    match new.reaching(caller).find(gains) {
+    match new.grants().iter().filter(himself).find(gains) {
         Some(grant) => Err(RightsError::SelfGrant(grant.principal.clone())),
         None => Ok(()),
     }
+}
+
+/// Whether a grant reaches `identity`, or would reach it under another spelling. A machine goes by the name that it claims,
+/// and its certificate allows any case, a trailing dot, and all ways to write an address (contract knox §5): who could grant
+/// to one of those could grant to himself.
+fn could_reach(principal: &Principal, identity: &Identity) -> bool {
+    let Identity::Machine { name } = identity else { return principal.matches(identity) };
+    let written = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    match (principal, address(name)) {
+        (Principal::Machine(id), Some(mine)) => address(id) == Some(mine),
+        (Principal::Machine(id), None) => written(id) == written(name),
+        (Principal::MachinePrefix(id), Some(_)) => id.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.' | b'[')),
+        (Principal::MachinePrefix(id), None) => written(name).starts_with(&written(id)),
+        _ => false,
+    }
+}
+
+/// The address that a machine's name is, if it is one.
+fn address(name: &str) -> Option<IpAddr> {
+    let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name);
+    bare.parse::<IpAddr>().ok().map(|a| a.to_canonical())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{Identity, Preset, Proven, RequestId};
+    use crate::{Preset, Proven, RequestId};
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -151,6 +174,28 @@ mod tests {
         }
         let fewer = old.clone().set("user:alice".parse().unwrap(), Capabilities::of([Capability::Admin]));
         assert_eq!(check_rights_change(&alice(), &old, &fewer), Ok(()));
+    }
+
+    #[test]
+    fn another_spelling_of_a_machines_name_is_still_the_machine() {
+        let is_himself = |name: &str, to: &str| could_reach(&to.parse().unwrap(), &Identity::Machine { name: name.into() });
+        for to in
+            ["machine:host1.x.com", "machine:HOST1.x.com", "machine:host1.x.com.", "machine_prefix:HOST1", "machine_prefix:host1.x.com."]
+        {
+            assert!(is_himself("host1.x.com", to) && is_himself("Host1.X.com.", to), "{to}");
+        }
+        for to in ["machine:::1", "machine:[::1]", "machine:0:0:0:0:0:0:0:1", "machine_prefix:0:", "machine_prefix:[::"] {
+            assert!(is_himself("::1", to), "{to}");
+        }
+        for (name, to) in [
+            ("host1", "machine:host"),
+            ("host1", "machine_prefix:host12"),
+            ("host1", "user:host1"),
+            ("::1", "machine:::2"),
+            ("::1", "machine_prefix:web"),
+        ] {
+            assert!(!is_himself(name, to), "{name} {to}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A key's record: everything about it except its data.
 
-use crate::{Acl, Caller, Incarnation, KeyId, Prefix, RightsError, Timestamp, VersionError, Versions};
+use crate::{Acl, Caller, Capabilities, Incarnation, KeyId, Prefix, RightsError, Timestamp, VersionError, Versions};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
@@ -201,7 +201,12 @@ impl KeyMeta {
         if new.separate_duties {
             crate::check_rights_change(caller, &self.acl, &new.acl)?;
         }
-        Ok(())
+        let become_separate = new.separate_duties && !self.separate_duties;
+        // Whoever separates the duties may not keep both, by whatever entries: afterwards he could not grant himself either.
+        match new.acl.reaching(caller).find(|g| become_separate && !g.capabilities.intersection(Capabilities::USE).is_empty()) {
+            Some(g) => Err(RightsError::AdminAndUse(g.principal.clone(), g.capabilities.intersection(Capabilities::USE)).into()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -223,6 +223,10 @@ impl Engine {
 
     /// Hands a write to the committer and waits until it is durable and visible.
     pub(crate) async fn submit(&self, write: Write, apply: Apply) -> Result<Revision, Error> {
+        if self.audit.is_short_of_space() {
+            let why = "the audit log has only its reserve left, which is kept for reads; nothing was changed: free some space first";
+            return Err(Error::Full(why.to_owned()));
+        }
         let (done, answer) = oneshot::channel();
         let stopped = || Error::Unavailable("the server is shutting down; nothing was changed".to_owned());
         self.queue.send(Pending { write, apply, done }).await.map_err(|_| stopped())?;

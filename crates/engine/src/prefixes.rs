@@ -7,7 +7,9 @@ use crate::start::Engine;
 use crate::{Conflict, Error, Note, Refusal, Surface};
 use claviger_crypto::{add, negate};
 use claviger_domain::audit::{Action, RightsChange, Subject};
-use claviger_domain::{Acl, Caller, Capabilities, Capability, Generation, Incarnation, KeyId, Prefix, PrefixGrant, Revision};
+use claviger_domain::{
+    Acl, Caller, Capabilities, Capability, Generation, Identity, Incarnation, KeyId, Prefix, PrefixGrant, Revision, RightsError,
+};
 use claviger_ports::{DigestDelta, Effect, Expected, Target, Write};
 use std::sync::Arc;
 
@@ -111,6 +113,10 @@ impl Engine {
         let old_acl = old.as_ref().map(|g| g.acl.clone()).unwrap_or_default();
         let new_acl = new.as_ref().map(|(acl, _)| acl.clone()).unwrap_or_default();
         PrefixGrant::check_change(&old_acl, &new_acl, caller)?;
+        let opens = new.as_ref().is_some_and(|(_, any)| *any) && !old.as_ref().is_some_and(|g| g.any_user_creates);
+        if opens {
+            self.check_opening(caller, prefix)?;
+        }
         let ring = self.ring();
         let gone = old.as_ref().map_or(DigestDelta::default(), |g| negate(ring.digest_grant(&ring.seal_grant(g))));
         let (effect, apply, gained) = match new {
@@ -133,6 +139,16 @@ impl Engine {
         };
         let revision = self.submit(write, apply).await?;
         Ok((revision, generation.next(), old_acl))
+    }
+
+    /// The rule that any user may create gives that right to the user who makes the rule, too: he must have it already.
+    fn check_opening(&self, caller: &Caller, prefix: &Prefix) -> Result<(), Error> {
+        let has_it = self.memory.read(|t| t.prefix_rights(caller, prefix)).contains(Capability::Create);
+        let user = caller.identities().find(|i| matches!(i, Identity::User { .. }));
+        match user.filter(|_| !has_it) {
+            Some(user) => Err(RightsError::SelfGrant(user.principal()).into()),
+            None => Ok(()),
+        }
     }
 
     /// Whether a creation rule lets `caller` create anything at all.

@@ -6,7 +6,7 @@ use crate::memory::{Slot, Tables};
 use crate::start::Engine;
 use crate::{Entry, Error, Note, Surface};
 use claviger_domain::audit::{Action, Subject};
-use claviger_domain::{Caller, Capabilities, Capability, Grant, KeyId, KeyMeta, Prefix, RequestId, Revision, cap, explain};
+use claviger_domain::{Caller, Capabilities, Capability, Grant, Identity, KeyId, KeyMeta, Prefix, RequestId, Revision, cap, explain};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -59,6 +59,16 @@ pub type Reached = Listed;
 impl Pattern {
     fn wants(&self, meta: &KeyMeta) -> bool {
         self.labels.iter().all(|(name, value)| meta.labels.find(name) == Some(value))
+    }
+}
+
+/// Whether a question about `asked` is one about `mine`: made up with other groups it would be about what others are given.
+fn is_within(asked: &Identity, mine: &Identity) -> bool {
+    match (asked, mine) {
+        (Identity::User { name, groups }, Identity::User { name: my_name, groups: my_groups }) => {
+            name == my_name && groups.iter().all(|g| my_groups.contains(g))
+        }
+        _ => asked == mine,
     }
 }
 
@@ -191,7 +201,7 @@ impl Engine {
     ) -> Result<Vec<(Option<Prefix>, Grant, Capabilities)>, Error> {
         let subjects = [Subject { key: id, versions: &[] }];
         let note = Note { caller, surface, action: Action::ShowRights, subjects: &subjects };
-        let himself = subject.identities().all(|i| caller.identities().any(|mine| mine.principal() == i.principal()));
+        let himself = subject.identities().all(|i| caller.identities().any(|mine| is_within(i, mine)));
         let why = self.memory.read(|t| {
             let entry = match himself {
                 true => permitted::<cap::List>(t, caller, id)?.0,

@@ -6,7 +6,7 @@ use crate::memory::{Entry, Grave, Memory, SealedVersion, Slot, Tables};
 use crate::{Conflict, Error};
 use claviger_crypto::{CryptoError, Head, KeyRing, RootOfTrust, add, random};
 use claviger_domain::audit::{Action, Outcome, Record, Subject as AuditSubject};
-use claviger_domain::{Clock, Grant, KeyId, RequestId, Revision, Timestamp};
+use claviger_domain::{Clock, Grant, KeyId, RequestId, Revision, Timestamp, VersionId, VersionState};
 use claviger_ports::{AuditError, AuditSink, BarrierRow, ChangeRow, DigestDelta, Loaded, LoadedVersion, Store, StoreError};
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
@@ -76,10 +76,20 @@ pub struct CheckReport {
 /// When the store cannot be read at all or its head does not authenticate.
 pub async fn check(store: &dyn Store, ring: &KeyRing) -> Result<CheckReport, Error> {
     let Contents { tables, report } = load(store, ring, 0).await?;
-    let mut checked = CheckReport { start: report, versions: 0, bad_versions: Vec::new() };
+    let (versions, bad) = open_versions(store, ring, &tables).await?;
+    let bad_versions = bad.into_iter().map(|(id, version, why)| (format!("{id} version {version}"), why)).collect();
+    Ok(CheckReport { start: report, versions, bad_versions })
+}
+
+/// A version that does not open or is not there, with the reason.
+type BadVersion = (KeyId, VersionId, String);
+
+/// Opens every version of every good key; how many are whole, and the others.
+async fn open_versions(store: &dyn Store, ring: &KeyRing, tables: &Tables) -> Result<(usize, Vec<BadVersion>), Error> {
+    let (mut whole, mut bad) = (0, Vec::new());
     for slot in tables.keys.values() {
         let Slot::Good(entry) = slot else { continue };
-        let alive = entry.meta.versions.iter().filter(|v| v.state != claviger_domain::VersionState::Destroyed);
+        let alive = entry.meta.versions.iter().filter(|v| v.state != VersionState::Destroyed);
         for version in alive {
             let key = entry.meta.key_ref();
             let opened = match store.version(&key, version.id).await? {
@@ -87,12 +97,12 @@ pub async fn check(store: &dyn Store, ring: &KeyRing) -> Result<CheckReport, Err
                 None => Err("its data is missing".to_owned()),
             };
             match opened {
-                Ok(()) => checked.versions += 1,
-                Err(why) => checked.bad_versions.push((format!("{} version {}", key.id, version.id), why)),
+                Ok(()) => whole += 1,
+                Err(why) => bad.push((key.id, version.id, why)),
             }
         }
     }
-    Ok(checked)
+    Ok((whole, bad))
 }
 
 /// What was found at start.
@@ -136,6 +146,27 @@ pub async fn initialise(store: &dyn Store, roots: &[&dyn RootOfTrust], now: Time
 pub(crate) struct Contents {
     pub(crate) tables: Tables,
     pub(crate) report: StartReport,
+}
+
+impl Contents {
+    /// Where the sum is wrong and no record is: looks for the version rows that may be why. Their keys are damaged then, and
+    /// the others can be served. What is left unexplained was removed, added or rolled back.
+    async fn blame(&mut self, store: &dyn Store, ring: &KeyRing) -> Result<(), Error> {
+        let is_explained = self.report.digest_matches || !self.report.damaged.is_empty();
+        if is_explained {
+            return Ok(());
+        }
+        let (_, bad) = open_versions(store, ring, &self.tables).await?;
+        for (id, version, why) in bad {
+            let why = format!("version {version}: {why}");
+            let slot = self.tables.keys.insert(id.clone(), Slot::Damaged(why.as_str().into()));
+            if matches!(slot, Some(Slot::Good(_))) {
+                self.report.keys -= 1;
+                self.report.damaged.push((id.to_string(), why));
+            }
+        }
+        Ok(())
+    }
 }
 
 struct Loading<'a> {
@@ -246,7 +277,9 @@ impl Engine {
         ring: KeyRing,
         clock: Arc<dyn Clock>,
     ) -> Result<Started, Error> {
-        let Contents { tables, report } = load(&*store, &ring, settings.inline_limit).await?;
+        let mut contents = load(&*store, &ring, settings.inline_limit).await?;
+        contents.blame(&*store, &ring).await?;
+        let Contents { tables, report } = contents;
         if !report.digest_matches && report.damaged.is_empty() && !settings.accept_tampering {
             return Err(Error::Internal(
                 "rows were removed from the store, added to it or rolled back behind Claviger's back; restore a backup, or look with `claviger check`".to_owned(),

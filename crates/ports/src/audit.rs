@@ -38,4 +38,10 @@ pub trait AuditSink: Send + Sync {
 
     /// The last signed state, if there is one.
     fn checkpoint(&self) -> Option<LogCheckpoint>;
+
+    /// Whether records are kept in the last space that is left. It is for the records of reads: changes are refused then, so
+    /// that the store does not take it.
+    fn is_short_of_space(&self) -> bool {
+        false
+    }
 }

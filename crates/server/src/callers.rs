@@ -102,6 +102,13 @@ impl Methods {
             return Err(Rejection::NoProvider);
         }
         let attempt = Attempt { certificate: proof, claimed_name, token };
+        // A name that is claimed must be proven. Were it only left out, who has two identities could hide one behind a wrong
+        // name, and grant to that one what he may not grant to himself.
+        if claimed_name.is_some()
+            && let Verdict::Rejected(why) = self.names.authenticate(&attempt)
+        {
+            return Err(why);
+        }
         let mut methods: Vec<&dyn Authenticator> = Vec::with_capacity(4);
         if let Some(tokens) = self.tokens.as_deref().filter(|_| token.is_some()) {
             methods.push(tokens);
@@ -126,7 +133,7 @@ impl Callers {
         Self {
             methods: RwLock::new(Methods::new(verifiers, names, tokens)),
             denials: Denials::new(limits),
-            refusals: Denials::new(DenialLimits { burst: REFUSALS, forgive_one_after: REFUSAL_FORGIVEN, ..limits }),
+            refusals: Denials::new(DenialLimits { burst: REFUSALS.max(limits.burst), forgive_one_after: REFUSAL_FORGIVEN, ..limits }),
             clock,
             instance: u64::from_be_bytes(claviger_crypto::random()),
             requests: AtomicU64::new(0),

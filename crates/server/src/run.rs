@@ -15,7 +15,7 @@ use claviger_audit::{Alerts, AuditLog, Checkpoint, Durability, LineSink, LogConf
 use claviger_authn::{BREAK_GLASS_GROUP, MachineCertificates, Roots, TokenTable, TrustBundles, Verifiers};
 use claviger_crypto::{FileRoot, KeyRing, RootOfTrust};
 use claviger_domain::audit::{Action, Outcome, Record, Subject};
-use claviger_domain::{Acl, Caller, Capabilities, Capability, Clock, Prefix, Preset, Principal, RequestId, Revision, SystemClock};
+use claviger_domain::{Acl, Caller, Capabilities, Capability, Clock, Prefix, Preset, Principal, RequestId, Revision, SystemClock, Timestamp};
 use claviger_engine::{Engine, Precondition, StartReport, Started};
 use claviger_ports::Store;
 use claviger_store::SqlStore;
@@ -25,13 +25,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Name of the audit log's signing key and origin.
 const LOG_NAME: &str = "claviger-audit";
 /// Bytes of lines that may wait for a sink.
 const SINK_BOUND: usize = 8 << 20;
-/// Records at the log's end that are compared with the database's changes at start: more than can be under way at once.
-const RECONCILED: u64 = 8192;
+/// Records at the log's end that a start looks through at most for those of changes; usually the last start's record comes
+/// first. Some 0.5 s.
+const RECONCILED: u64 = 1 << 20;
+/// What is newer than the oldest of these records by this much has its own record among them, unless that was lost.
+const DISORDER: Duration = Duration::from_secs(60);
 /// Records from which the alerts learn who reads what.
 const LEARNED: u64 = 100_000;
 
@@ -48,12 +52,16 @@ pub async fn initialise(config: &Config, admins: &[Principal], knox_rule: bool) 
             std::fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
         }
     }
-    let root = if config.root.join("root.key").exists() { FileRoot::open(&config.root) } else { FileRoot::create(&config.root) };
-    let root = root.context("the root of trust")?;
+    let root = prepare_root(&config.root).context("the root of trust")?;
+    // The store has its name only when it is whole: an attempt that was cut off is taken up again by the next.
+    let wanted = config.store.clone();
+    let config = Config { store: unfinished(&config.store), ..config.clone() };
     let store = SqlStore::open_sqlite(&config.store).await?;
-    claviger_engine::initialise(&store, &[&root], SystemClock.now()).await?;
+    if store.head().await?.is_none() {
+        claviger_engine::initialise(&store, &[&root], SystemClock.now()).await?;
+    }
     store.close().await;
-    let opened = Opened::open(config).await?;
+    let opened = Opened::open(&config).await?;
     let admin = Preset::Admin.capabilities();
     let acl = admins.iter().fold(Acl::default(), |acl, p| acl.set(p.clone(), admin));
     // Who breaks the glass can give rights to others, which is seen, and reads nothing by that alone.
@@ -63,7 +71,47 @@ pub async fn initialise(config: &Config, admins: &[Principal], knox_rule: bool) 
     let everywhere = Prefix::parse("")?;
     opened.engine.change_prefix(&caller, "server", &everywhere, Some((acl, knox_rule)), Precondition::Any).await?;
     opened.close().await;
-    Ok(())
+    finish_store(&config.store, &wanted)
+}
+
+/// The name that something has until it is whole.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".preparing");
+    path.with_file_name(name)
+}
+
+/// Opens the root, or makes one; its folder appears with the key in it.
+fn prepare_root(folder: &Path) -> Result<FileRoot> {
+    if folder.exists() {
+        let made = folder.join("root.key").exists();
+        return Ok(if made { FileRoot::open(folder)? } else { FileRoot::create(folder)? });
+    }
+    let fresh = unfinished(folder);
+    if fresh.exists() {
+        // An earlier attempt's: nothing was ever sealed under it, since that comes after the renaming.
+        std::fs::remove_dir_all(&fresh).with_context(|| format!("removing {}", fresh.display()))?;
+    }
+    FileRoot::create(&fresh)?;
+    rename(&fresh, folder)?;
+    Ok(FileRoot::open(folder)?)
+}
+
+/// Gives a prepared store its name.
+fn finish_store(prepared: &Path, store: &Path) -> Result<()> {
+    let mut log = prepared.as_os_str().to_owned();
+    log.push("-wal");
+    if Path::new(&log).exists() {
+        bail!("{} was not closed cleanly; run the same command again", prepared.display());
+    }
+    rename(prepared, store)
+}
+
+/// Renames durably, within one folder.
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let renamed = std::fs::rename(from, to).and_then(|()| std::fs::File::open(folder)?.sync_all());
+    renamed.with_context(|| format!("renaming {} to {}", from.display(), to.display()))
 }
 
 /// Store, root, log and engine, open.
@@ -98,7 +146,7 @@ impl Opened {
         let emergency_root = EmergencyAuthority::of(&ring)?.root_pem()?;
         let alerts = Arc::new(Alerts::new(Arc::new(recorder), config.audit.alerts));
         learn_readers(&alerts, &log)?;
-        let (logged, from) = logged_revisions(&log, head.revision)?;
+        let Recorded { requests, after, since } = recorded_changes(&log, head.revision)?;
         let Started { engine, report, committer } = Engine::start(config.keys.clone(), store, alerts.clone(), ring, Arc::new(SystemClock)).await?;
         for (id, why) in &report.damaged {
             tracing::error!(key.id = %id, %why, "the record of `{id}` is damaged and is not served");
@@ -106,7 +154,7 @@ impl Opened {
         if !report.digest_matches {
             tracing::error!("rows of the store were changed behind Claviger's back; run `claviger check`");
         }
-        let found = engine.reconcile(&logged, from).await?;
+        let found = engine.reconcile(&requests, after, since).await?;
         if found > 0 {
             tracing::warn!("{found} committed changes had no audit record after a crash; they are recorded now");
         }
@@ -154,25 +202,73 @@ fn learn_readers(alerts: &Arc<Alerts>, log: &AuditLog) -> Result<()> {
     Ok(())
 }
 
-/// The revisions that the log's last records name, and the one after which changes must be among them.
-fn logged_revisions(log: &AuditLog, head: Revision) -> Result<(HashSet<Revision>, Revision)> {
-    let reader = Reader::open(&log.dirs())?;
-    let size = log.size();
-    let from = size.saturating_sub(RECONCILED).max(reader.first());
-    let mut logged = HashSet::new();
-    for entry in reader.entries(from).take_while(|e| e.as_ref().map_or(true, |(i, _)| *i < size)) {
+/// What the log says of changes, from its end back to the last start, which reconciled all before it.
+struct Recorded {
+    /// Requests whose change has its record.
+    requests: HashSet<RequestId>,
+    /// Changes up to this one were reconciled.
+    after: Revision,
+    /// Changes made before this moment are not told by these records.
+    since: Timestamp,
+}
+
+/// The members of a record that matter here.
+#[derive(serde::Deserialize)]
+struct Recalled<'a> {
+    time: &'a str,
+    request: &'a str,
+    action: &'a str,
+    outcome: &'a str,
+    revision: Option<&'a str>,
+}
+
+impl Recalled<'_> {
+    /// Whether it is a change's own record. One that merely saw a key names the key's revision too, and a change that was
+    /// reported as failed may have been committed all the same.
+    fn tells_of_change(&self) -> bool {
+        use Action::{AddVersion, ChangeMeta, ChangePrefix, ChangeRights, Create, Deactivate, Delete, Destroy, Promote, Reactivate, Reconcile};
+        let changes =
+            [Create, Delete, AddVersion, Promote, Deactivate, Reactivate, Destroy, ChangeRights, ChangeMeta, ChangePrefix, Reconcile];
+        self.outcome == Outcome::Ok.name() && changes.iter().any(|action| action.name() == self.action)
+    }
+
+    fn at(&self) -> Option<Timestamp> {
+        let at = time::OffsetDateTime::parse(self.time, &time::format_description::well_known::Rfc3339).ok()?;
+        i64::try_from(at.unix_timestamp_nanos()).ok().map(Timestamp)
+    }
+}
+
+/// Reads the records of changes; the log must not know more than the database, whose head is given.
+fn recorded_changes(log: &AuditLog, head: Revision) -> Result<Recorded> {
+    let beginning = Revision { epoch: head.epoch, number: 0 };
+    let mut recorded = Recorded { requests: HashSet::new(), after: beginning, since: Timestamp(i64::MIN) };
+    let (mut newest, mut looked_at) = (None, 0);
+    for entry in Reader::open(&log.dirs())?.backwards(u64::MAX)? {
         let (_, entry) = entry?;
-        let record: serde_json::Value = serde_json::from_slice(&entry).unwrap_or_default();
-        if let Some(revision) = record["revision"].as_str().and_then(Revision::parse) {
-            logged.insert(revision);
+        // Not one of ours to read: it is no record of a change.
+        let Ok(record) = serde_json::from_slice::<Recalled<'_>>(&entry) else { continue };
+        let revision = record.revision.and_then(Revision::parse);
+        newest = newest.max(revision);
+        if let (true, Some(revision)) = (record.action == Action::Start.name(), revision) {
+            recorded.after = revision;
+            break;
+        }
+        if record.tells_of_change() {
+            recorded.requests.extend(u128::from_str_radix(record.request, 16).map(RequestId));
+        }
+        looked_at += 1;
+        if let (true, Some(at)) = (looked_at >= RECONCILED, record.at()) {
+            let margin = i64::try_from(DISORDER.as_nanos()).unwrap_or(i64::MAX);
+            recorded.since = Timestamp(at.0.saturating_add(margin));
+            // Older ones are too old by their time in any case; this spares reading the whole table.
+            recorded.after.number = head.number.saturating_sub(RECONCILED);
+            break;
         }
     }
-    if let Some(newest) = logged.iter().max().filter(|r| **r > head) {
+    if let Some(newest) = newest.filter(|newest| *newest > head) {
         bail!("the audit log knows revision {newest} and the database ends at {head}: the database was rolled back to an older state; restore a newer copy");
     }
-    // Reads name revisions too, so the smallest named one is not older than what this window must explain.
-    let oldest = if from == 0 { Revision { epoch: head.epoch, number: 0 } } else { logged.iter().min().copied().unwrap_or(head) };
-    Ok((logged, oldest))
+    Ok(recorded)
 }
 
 /// A running server.
@@ -189,6 +285,22 @@ pub struct Server {
     opened: Opened,
     reloader: Arc<Reloader>,
     app: Arc<App>,
+    signals: Signals,
+}
+
+/// The signals that the server follows. They are caught from the start's beginning: one that comes between "ready" and the
+/// loop that waits for it would end the process on the spot.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        let [terminate, interrupt, hang_up] = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hang_up: hang_up? })
+    }
 }
 
 /// Starts a server. `tokens` are a development server's users; `memory` is what [`crate::hygiene::harden`] said.
@@ -196,6 +308,7 @@ pub struct Server {
 /// # Errors
 /// Names the step that failed; nothing is served then.
 pub async fn start(config: &Config, tokens: Option<TokenTable>, memory: String) -> Result<Server> {
+    let signals = Signals::catch().context("catching signals")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     check_files(config)?;
     let opened = Opened::open(config).await?;
@@ -218,7 +331,14 @@ pub async fn start(config: &Config, tokens: Option<TokenTable>, memory: String) 
         Native::new(NativeParts { engine: opened.engine.clone(), callers: callers.clone(), back, clock: clock.clone(), max_value: config.keys.max_value, shutdown: shutdown.clone() })
     });
     let app = Arc::new(App { knox, native, engine: opened.engine.clone(), callers: callers.clone(), metrics: metrics.clone(), clock });
-    note(&app, Action::Start, &format!("claviger {} at revision {}", env!("CARGO_PKG_VERSION"), opened.report.revision)).await?;
+    // The next start relies on the revision: all changes up to it have their records before this one.
+    let mut reason = format!("claviger {} at revision {}", env!("CARGO_PKG_VERSION"), opened.report.revision);
+    let StartReport { damaged, digest_matches, .. } = &opened.report;
+    if !damaged.is_empty() || !digest_matches {
+        let sum = if *digest_matches { "is right" } else { "is wrong: rows were changed behind Claviger's back" };
+        reason.push_str(&format!("; {} keys are damaged and not served; the sum over all rows {sum}", damaged.len()));
+    }
+    note(&app, Action::Start, &reason, Some(opened.report.revision)).await?;
     let bind = |name: &str, address: SocketAddr, security, workers| Listener::bind(&ListenerConfig { name: name.into(), address, security }, workers);
     let clients = config.listen.iter().map(|a| bind("clients", *a, Security::Tls, config.threads)).collect::<Result<Vec<_>, _>>()?;
     let addresses = clients.iter().map(Listener::address).collect();
@@ -233,7 +353,7 @@ pub async fn start(config: &Config, tokens: Option<TokenTable>, memory: String) 
     let files = roots.paths().chain([config.certificate.clone(), config.private_key.clone()]).collect::<Vec<_>>();
     let reloader = Arc::new(Reloader { config: config.clone(), roots, files, callers, tls, sinks, generation: AtomicU64::new(1) });
     let report = opened.report.clone();
-    Ok(Server { addresses, metrics_address, report, shutdown, stopping, serving, opened, reloader, app })
+    Ok(Server { addresses, metrics_address, report, shutdown, stopping, serving, opened, reloader, app, signals })
 }
 
 /// Where `break-glass` leaves its notes.
@@ -287,7 +407,7 @@ async fn open_ring(config: &Config) -> Result<(SqlStore, KeyRing)> {
     Ok((store, ring))
 }
 
-async fn note(app: &App, action: Action, reason: &str) -> Result<()> {
+async fn note(app: &App, action: Action, reason: &str, revision: Option<Revision>) -> Result<()> {
     let record = Record {
         at: app.clock.now(),
         request_id: app.callers.request_id(),
@@ -298,7 +418,7 @@ async fn note(app: &App, action: Action, reason: &str) -> Result<()> {
         subjects: &[] as &[Subject<'_>],
         outcome: Outcome::Ok,
         reason,
-        revision: None,
+        revision,
         rights: None,
     };
     app.engine.note(&record).await.context("writing to the audit log")
@@ -309,16 +429,14 @@ impl Server {
     ///
     /// # Errors
     /// When signals cannot be had.
-    pub async fn run_until_signal(self) -> Result<()> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut term, mut int, mut hup) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
+    pub async fn run_until_signal(mut self) -> Result<()> {
         let mut look = tokio::time::interval(Duration::from_secs(1));
         let mut seen = self.reloader.stamps();
         loop {
             tokio::select! {
-                _ = term.recv() => break,
-                _ = int.recv() => break,
-                _ = hup.recv() => {
+                _ = self.signals.terminate.recv() => break,
+                _ = self.signals.interrupt.recv() => break,
+                _ = self.signals.hang_up.recv() => {
                     self.reloader.reopen_sinks();
                     self.reloader.reload();
                 }
@@ -342,7 +460,7 @@ impl Server {
         for (file, note) in emergency::waiting(&notes(&self.reloader.config)) {
             let reason = format!("certificate {} made by {}: {}", note.name, note.by, note.reason);
             tracing::warn!("the glass was broken: {reason}");
-            match self::note(&self.app, Action::BreakGlass, &reason).await {
+            match self::note(&self.app, Action::BreakGlass, &reason, None).await {
                 // A note that cannot be removed is recorded again, which is loud and harmless.
                 Ok(()) => drop(std::fs::remove_file(&file)),
                 Err(error) => tracing::error!(error = format!("{error:#}"), "break-glass is not recorded yet"),
@@ -359,7 +477,7 @@ impl Server {
         if joined.is_err() {
             tracing::error!("a worker thread ended badly");
         }
-        if let Err(error) = note(&app, Action::Stop, "").await {
+        if let Err(error) = note(&app, Action::Stop, "", None).await {
             tracing::error!(%error, "the stop was not recorded");
         }
         drop(app);

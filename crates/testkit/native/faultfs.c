@@ -16,6 +16,7 @@
  *   'W' u64 inode, u64 offset, u64 length of the change, u64 old length of the file, u32 n, n bytes that were there
  *                                                                                before a write, truncation, allocation
  *   'S' u64 inode                                                                after a sync
+ *   'O' u64 inode, u64 offset, u64 length                                        after a write that was synchronous by itself
  *   'F' u64 inode                                                                after a sync that was made to fail
  *   'C' path                                                                     before a name is created
  *   'R' u64 inode, u64 replaced inode or 0, path from, path to                   before a rename
@@ -57,6 +58,7 @@ struct control {
 struct file {
     int watched;
     int is_folder;
+    int is_synchronous;
     uint64_t inode;
     char path[PATH_ROOM];
 };
@@ -151,6 +153,12 @@ static int must_fail(uint32_t class, const char *path) {
     return 1;
 }
 
+/* A layer that cannot keep its journal would make every test pass: better no program. */
+static _Noreturn void die(const char *what, const char *path) {
+    dprintf(2, "fault layer: %s `%s`: %s\n", what, path, strerror(errno));
+    abort();
+}
+
 struct record {
     size_t length;
     char bytes[4 * PATH_ROOM];
@@ -169,11 +177,10 @@ static void put_path(struct record *r, const char *path) {
     put(r, path, n);
 }
 
-/* A journal that cannot be written would make every test pass: better no program. */
 static void keep(const struct record *r, const void *more, size_t n) {
     struct iovec parts[2] = {{(void *)r->bytes, r->length}, {(void *)more, n}};
     if (real_writev(journal, parts, n ? 2 : 1) != (ssize_t)(r->length + n))
-        abort();
+        die("writing", "journal");
 }
 
 static void keep_inode(char tag, uint64_t inode) {
@@ -186,13 +193,13 @@ static void keep_inode(char tag, uint64_t inode) {
 static void keep_old(int fd, const struct file *f, uint64_t offset, uint64_t n) {
     struct stat now;
     if (fstat(fd, &now) != 0)
-        abort();
+        die("looking at", f->path);
     uint64_t length = (uint64_t)now.st_size;
     uint64_t end = offset + n < length ? offset + n : length;
     uint32_t size = offset < end ? (uint32_t)(end - offset) : 0;
     char *old = size ? malloc(size) : NULL;
     if (size && (!old || pread(fd, old, size, (off_t)offset) != (ssize_t)size))
-        abort();
+        die("reading", f->path);
     struct record r = {0};
     put(&r, "W", 1), put_number(&r, f->inode), put_number(&r, offset), put_number(&r, n), put_number(&r, length), put(&r, &size, 4);
     keep(&r, old, size);
@@ -209,15 +216,16 @@ static void bury(const char *path, uint64_t inode) {
     char grave[PATH_ROOM + 32];
     snprintf(grave, sizeof grave, "%s/%llu", graves, (unsigned long long)inode);
     if (inode && link(path, grave) != 0 && errno != EEXIST)
-        abort();
+        die("burying", path);
 }
 
-static void remember(int fd, const char *path) {
+static void remember(int fd, const char *path, int flags) {
     struct stat now;
     if (fd < 0 || fd >= MOST_FILES || fstat(fd, &now) != 0)
         return;
     struct file *f = &files[fd];
     f->is_folder = S_ISDIR(now.st_mode);
+    f->is_synchronous = (flags & O_DSYNC) != 0;
     f->inode = (uint64_t)now.st_ino;
     f->watched = f->is_folder || S_ISREG(now.st_mode);
     snprintf(f->path, sizeof f->path, "%s", path);
@@ -228,6 +236,8 @@ static int open_watched(const char *path, int flags, mode_t mode) {
     /* What was there must be readable, to be kept. */
     if ((flags & O_ACCMODE) == O_WRONLY)
         flags = (flags & ~O_ACCMODE) | O_RDWR;
+    /* Unaligned reading of what was there must work; all else stays as it is. */
+    flags &= ~O_DIRECT;
     int is_new = (flags & O_CREAT) && access(path, F_OK) != 0;
     if (is_new) {
         if (must_fail(NAMES, path))
@@ -239,12 +249,12 @@ static int open_watched(const char *path, int flags, mode_t mode) {
     int fd = real_open(path, flags & ~O_TRUNC, mode);
     if (fd < 0)
         return fd;
-    remember(fd, path);
+    remember(fd, path, flags);
     struct file *f = watched(fd);
     if (f && writes && (flags & O_TRUNC) && !is_new) {
         keep_old(fd, f, 0, INT32_MAX);
         if (real_ftruncate(fd, 0) != 0)
-            abort();
+            die("truncating", path);
     }
     return fd;
 }
@@ -330,6 +340,18 @@ int fcntl64(int fd, int command, ...) {
     return fcntl(fd, command, argument);
 }
 
+/* Makes a synchronous write durable; false when that is to fail. */
+static int sync_written(const struct file *f, uint64_t offset, uint64_t n) {
+    if (must_fail(SYNCS, f->path))
+        return 0;
+    if (!control->lying) {
+        struct record r = {0};
+        put(&r, "O", 1), put_number(&r, f->inode), put_number(&r, offset), put_number(&r, n);
+        keep(&r, NULL, 0);
+    }
+    return 1;
+}
+
 /* Runs `act` as a change of `n` bytes at `offset` of a watched file. */
 #define CHANGE(fd, offset, n, act, failed)                                                                                       \
     pthread_mutex_lock(&lock);                                                                                                   \
@@ -338,9 +360,12 @@ int fcntl64(int fd, int command, ...) {
     if (f && must_fail(WRITES, f->path)) {                                                                                       \
         result = (failed);                                                                                                       \
     } else {                                                                                                                     \
+        uint64_t at = (uint64_t)(offset);                                                                                        \
         if (f)                                                                                                                   \
-            keep_old(fd, f, (uint64_t)(offset), (uint64_t)(n));                                                                  \
+            keep_old(fd, f, at, (uint64_t)(n));                                                                                  \
         result = (act);                                                                                                          \
+        if (f && f->is_synchronous && result >= 0 && !sync_written(f, at, (uint64_t)(n)))                                        \
+            result = (failed);                                                                                                   \
     }                                                                                                                            \
     int error = errno;                                                                                                           \
     pthread_mutex_unlock(&lock);                                                                                                 \

@@ -16,6 +16,7 @@ pub use convert::{
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use utoipa::ToSchema;
 
 /// A grant: who may do what. In requests either `capabilities` or `preset` is given.
@@ -33,7 +34,7 @@ pub struct GrantEntry {
 }
 
 /// A request that makes a key.
-#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateKey {
     /// The key's id.
@@ -60,6 +61,13 @@ pub struct CreateKey {
     pub expires: Option<String>,
 }
 
+impl fmt::Debug for CreateKey {
+    /// Only the id: the data is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 /// A request that changes a key's metadata; what is absent stays.
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -79,7 +87,7 @@ pub struct UpdateKey {
 }
 
 /// A request that adds a version.
-#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddVersion {
     /// The data, base64 with padding.
@@ -90,6 +98,13 @@ pub struct AddVersion {
     /// Whether it becomes primary in the same change.
     #[serde(default)]
     pub promote: bool,
+}
+
+impl fmt::Debug for AddVersion {
+    /// Without the data, which is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddVersion").field("expires", &self.expires).field("promote", &self.promote).finish_non_exhaustive()
+    }
 }
 
 /// A request that changes a version's state: `primary` promotes, `inactive` deactivates, `active` reactivates,

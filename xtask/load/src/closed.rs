@@ -210,13 +210,7 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     fn new(run: &'a Run<'a>, index: usize, threads: usize) -> anyhow::Result<Self> {
-        let mut worker = Self {
-            run,
-            poll: Poll::new()?,
-            slots: Vec::new(),
-            latencies: Latencies::new()?,
-            request: Vec::new(),
-        };
+        let mut worker = Self { run, poll: Poll::new()?, slots: Vec::new(), latencies: Latencies::new()?, request: Vec::new() };
         for at in (index..run.arguments.connections).step_by(threads) {
             let slot = worker.open(Token(at / threads), run.arguments.first_number + at as u64)?;
             worker.slots.push(slot);

@@ -10,7 +10,7 @@ use anyhow::ensure;
 use super::Bench;
 use super::figure::Figure;
 use super::load::{Closed, Load, Peer};
-use super::process::Server;
+use crate::dev::Server;
 
 /// Body of the floor when there is nothing to compare it with: about that of a Knox key.
 const USUAL_SIZE: u64 = 512;

@@ -1,91 +1,14 @@
-//! Processes that are measured: CPU time and memory from `/proc`, and the machine they run on.
+//! What `/proc` says of processes that are measured, CPU time and memory, and of the machine they run on.
 
 use std::fs;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Ticks per second of the times in `/proc/PID/stat`; the kernel's ABI fixes it on Linux.
 const TICKS: f64 = 100.0;
-
-/// How long a server may take to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
-
-/// A server that ends with this value.
-pub(super) struct Server {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Server {
-    /// Starts the program; all it says goes to `log`.
-    pub(super) fn start(command: &mut Command, log: PathBuf) -> anyhow::Result<Self> {
-        let output = fs::File::create(&log)?;
-        let errors = output.try_clone()?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors)
-            .spawn()
-            .with_context(|| format!("starting `{}`", crate::shell::show(command)))?;
-        Ok(Self { child, log })
-    }
-
-    pub(super) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Ends it as an operator would, and waits until it has ended.
-    ///
-    /// # Errors
-    /// It does not end in time, or not well; it is killed then.
-    pub(super) fn stop(mut self) -> anyhow::Result<()> {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("the process has a number")?;
-        kill_process(pid, Signal::TERM)?;
-        let begun = Instant::now();
-        while begun.elapsed() < STOP_LIMIT {
-            if let Some(status) = self.child.try_wait()? {
-                ensure!(status.success(), "the server ended badly ({status})");
-                return Ok(());
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        anyhow::bail!("the server did not end within {STOP_LIMIT:?}")
-    }
-
-    /// What it has said so far.
-    pub(super) fn said(&self) -> String {
-        let mut text = String::new();
-        if let Ok(mut file) = fs::File::open(&self.log) {
-            let _ = file.read_to_string(&mut text);
-        }
-        text
-    }
-
-    /// An error when it has ended, with the last it said.
-    pub(super) fn check_alive(&mut self) -> anyhow::Result<()> {
-        let Some(status) = self.child.try_wait()? else {
-            return Ok(());
-        };
-        let said = self.said();
-        let lines: Vec<&str> = said.lines().collect();
-        let last = lines[lines.len().saturating_sub(5)..].join(" | ");
-        anyhow::bail!("the server ended ({status}): {last}")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing left to do.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Lets this process and those that it starts open as many files as the hard limit allows; returns how many.
 pub(super) fn raise_open_files() -> u64 {
@@ -161,20 +84,5 @@ mod tests {
         assert!(resident(std::process::id()).unwrap() > 100_000);
         assert!(cpu_time(std::process::id()).is_ok());
         assert!(machine().contains("Linux"));
-    }
-
-    #[test]
-    fn a_server_that_ends_says_why() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut command = Command::new("sh");
-        command.args(["-c", "echo no such option; exit 2"]);
-        let mut server = Server::start(&mut command, dir.path().join("log")).unwrap();
-        let error = loop {
-            if let Err(error) = server.check_alive() {
-                break error.to_string();
-            }
-        };
-        assert!(error.contains("exit status: 2"), "{error}");
-        assert!(error.contains("no such option"), "{error}");
     }
 }

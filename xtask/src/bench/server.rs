@@ -1,19 +1,18 @@
 //! A Claviger development server under the bench, and how its callers present themselves.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::{TcpStream, ToSocketAddrs as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
 use super::Bench;
 use super::load::{Load, Peer, Targets, name_in};
 use super::metrics::Metrics;
-use super::process::Server;
+use crate::dev::{Environment, Server};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Connections that create keys at once.
@@ -167,32 +166,6 @@ fn ready(file: &Path) -> Option<Environment> {
     metrics.get("/readyz").is_ok().then_some(environment)
 }
 
-/// The lines of `dev.env`.
-struct Environment(BTreeMap<String, String>);
-
-impl Environment {
-    /// `KEY=value` lines of a shell, where values may be quoted and lines may begin with `export`.
-    fn parse(text: &str) -> Self {
-        let pairs = text.lines().filter_map(|line| {
-            let line = line.trim();
-            let line = line.strip_prefix("export ").unwrap_or(line);
-            let (name, value) = line.split_once('=')?;
-            let value = value.trim_matches(['"', '\'']);
-            (!name.starts_with('#')).then(|| (name.to_owned(), value.to_owned()))
-        });
-        Self(pairs.collect())
-    }
-
-    fn value(&self, name: &str) -> anyhow::Result<&str> {
-        let value = self.0.get(name).map(String::as_str);
-        value.with_context(|| format!("dev.env has no `{name}`"))
-    }
-
-    fn path(&self, name: &str) -> anyhow::Result<PathBuf> {
-        self.value(name).map(PathBuf::from)
-    }
-}
-
 /// A form body (application/x-www-form-urlencoded).
 pub(super) fn form(fields: &[(&str, &str)]) -> String {
     let pairs: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
@@ -214,18 +187,7 @@ fn percent_encoded(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn the_environment_is_read_as_a_shell_would() {
-        let text = "# dev\nCLAVIGER_ADDR=https://localhost:1\nexport CLAVIGER_TOKEN='a=b'\n\n";
-        let environment = Environment::parse(text);
-        assert_eq!(environment.value("CLAVIGER_ADDR").unwrap(), "https://localhost:1");
-        assert_eq!(environment.value("CLAVIGER_TOKEN").unwrap(), "a=b");
-        let error = environment.value("CLAVIGER_CA").unwrap_err();
-        assert_eq!(error.to_string(), "dev.env has no `CLAVIGER_CA`");
-    }
 
     #[test]
     fn form_fields_survive_any_content() {

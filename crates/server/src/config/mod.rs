@@ -12,7 +12,8 @@ use crate::http::Limits;
 use claviger_audit::AlertLimits;
 use claviger_authn::{DenialLimits, MachineNames, NameCase, WildcardNames};
 use claviger_domain::{Grant, Preset, Principal, TrustDomain};
-use claviger_wire::knox::validate::Strictness;
+use claviger_wire::knox::types::PrincipalType;
+use claviger_wire::knox::validate::{PrincipalRules, Strictness, principal};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -140,7 +141,7 @@ pub struct LogConfig {
 }
 
 /// A static user of a development server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct DevUser {
     /// Login name.
     pub name: String,
@@ -148,6 +149,13 @@ pub struct DevUser {
     pub groups: Vec<String>,
     /// The token; made at random when absent.
     pub token: Option<String>,
+}
+
+impl std::fmt::Debug for DevUser {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DevUser").field("name", &self.name).field("groups", &self.groups).finish_non_exhaustive()
+    }
 }
 
 /// Where a value stands, for messages.
@@ -335,6 +343,11 @@ fn resolve_auth(raw: raw::Auth, source: &Source<'_>) -> Result<AuthConfig, Confi
 fn resolve_knox(raw: &raw::Knox, source: &Source<'_>) -> Result<KnoxConfig, ConfigError> {
     let creator = |c: &raw::ServiceCreator| {
         let owner = c.owner.parse().map_err(|e| source.error("knox.service_creator", format!("owner `{}`: {e}", c.owner)))?;
+        let is_prefix = principal(PrincipalType::ServicePrefix, &c.service_prefix, PrincipalRules::default());
+        is_prefix.map_err(|_| {
+            let rule = format!("service_prefix `{}`: write spiffe://DOMAIN/PATH/ with a slash at its end", c.service_prefix);
+            source.error("knox.service_creator", rule)
+        })?;
         Ok(ServiceCreator { service_prefix: c.service_prefix.clone(), key_prefix: c.key_prefix.clone(), owner })
     };
     let strictness = match raw.strictness.as_deref() {
@@ -424,6 +437,13 @@ mod tests {
             (format!("{GOOD}[keys]\nmax_value = 99999999\n"), "claviger.toml:7", "10485760"),
             (format!("{GOOD}[knox]\nenabled = \"yes\"\n"), "claviger.toml:7", "boolean"),
             (format!("{GOOD}[knox]\nenabled = true\nstrictness = \"lax\"\n"), "claviger.toml:8", "reference"),
+            (
+                format!(
+                    "{GOOD}[[knox.service_creator]]\nservice_prefix = \"spiffe://d/ci\"\nkey_prefix = \"ci:\"\nowner = \"user:a\"\n[knox]\nenabled = true\n"
+                ),
+                "claviger.toml",
+                "slash",
+            ),
             (format!("{GOOD}[[dev.user]]\nname = \"x\"\n"), "claviger.toml", "--dev"),
             ("[server]\nlisten = [\"x\"]\n[tls]\ncertificate=\"c\"\nprivate_key=\"k\"\n".to_owned(), "claviger.toml:2", "IP:PORT"),
             ("[server\n".to_owned(), "claviger.toml:1", ""),

@@ -94,13 +94,20 @@ pub(super) struct ServiceCreator {
     pub(super) owner: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DevUser {
     pub(super) name: String,
     #[serde(default)]
     pub(super) groups: Vec<String>,
     pub(super) token: Option<String>,
+}
+
+impl std::fmt::Debug for DevUser {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DevUser").field("name", &self.name).field("groups", &self.groups).finish_non_exhaustive()
+    }
 }
 
 impl Raw {

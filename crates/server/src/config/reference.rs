@@ -37,7 +37,7 @@ const FIELDS: &[Field] = &[
     ("auth", "machine_name_case", "\"as-sent\"", "\"as-sent\"", "`as-sent` compares machine names as Knox does; `folded` lower-cases them first."),
     ("auth", "machine_wildcards", "true", "true", "Whether a certificate for `*.example.com` may call itself `a.example.com`, as in Knox."),
     ("auth", "trust_bundles", "{ \"example.org\" = \"/etc/claviger/example.org.pem\" }", "none", "One bundle of roots per SPIFFE trust domain. An SVID is verified against the bundle of its own domain only."),
-    ("auth", "failures_burst", "20", "20", "Failed authentications an address may have at once before it is answered 429."),
+    ("auth", "failures_burst", "20", "20", "Failed authentications an address may have at once before it is answered 429 (on Knox's surface 401, code 5, as its clients know no other)."),
     ("auth", "failures_per_second", "1", "1", "How many of these come back each second."),
     ("knox", "enabled", "true", "false", "Serves Knox's API under `/v0`."),
     ("knox", "list_readable_only", "false", "false", "Lists and polls show only keys that the caller can read. Knox shows all."),

@@ -84,7 +84,8 @@ impl Knox {
         };
         let mut out = Vec::with_capacity(768);
         line.write(&mut out);
-        log.sink.line(out);
+        // The sink ends lines itself.
+        log.sink.line(out.trim_ascii_end());
     }
 }
 
@@ -104,7 +105,8 @@ fn parameters<'a>(head: &'a Head, body: Body<'a>, routed: &'a Routed<'_>) -> Vec
         Routed::AddVersion { .. } => form(&["data"]),
         Routed::UpdateVersion { .. } => form(&["status"]),
         Routed::Read { .. } => form::query_value(head.query.as_deref(), "status").map(|v| ("status", v)).into_iter().collect(),
-        Routed::List => head.query.as_deref().map(|q| ("queryString", std::borrow::Cow::Borrowed(q))).into_iter().collect(),
+        // Found even when it is empty.
+        Routed::List => vec![("queryString", std::borrow::Cow::Borrowed(head.query.as_deref().unwrap_or_default()))],
         _ => Vec::new(),
     };
     match routed {

@@ -275,12 +275,13 @@ impl<S: Service> Door<S> {
         let _ = stream.set_nodelay(true);
         let open = Open::new(&self.open, pass);
         let (name, tls, front) = (self.name.clone(), self.tls.clone(), self.front.clone());
+        stack::overwrite();
         tokio::spawn(async move {
             match tls {
                 None => serve_http1(stream, Connection::new(peer, name, None), front).await,
                 // Boxed, so that no connection carries the space for its handshake or for the other protocol.
                 Some(tls) => {
-                    let stream = Box::pin(handshake(stream, peer, &tls, &front)).await;
+                    let stream = Box::pin(stack::clean(handshake(stream, peer, &tls, &front))).await;
                     if let Some(stream) = stream {
                         serve_tls(stream, peer, name, front).await;
                     }
@@ -331,6 +332,7 @@ async fn handshake<S: Service>(
 
 async fn serve_tls<S: Service>(stream: Box<TlsStream<Rinsed<TcpStream>>>, peer: SocketAddr, name: Arc<str>, front: Arc<Front<S>>) {
     let facts = tls::facts(stream.get_ref().1);
+    stack::overwrite();
     let is_http2 = facts.alpn.as_deref() == Some(b"h2");
     let connection = Connection::new(peer, name, Some(facts));
     if is_http2 {

@@ -4,8 +4,14 @@
 //! arrays. Those frames are dead when it returns, and stay as they are until something else is called as deep. A worker
 //! polls all its connections from one shallow loop, so a task of its own, now and then, can overwrite all that lies
 //! beneath.
+//!
+//! Values that are built on the stack and then moved into memory that lives long take such pieces with them, in their
+//! padding and in the room of enum variants that they are not. So the stack is also overwritten before a connection's
+//! own memory is made.
 
+use std::future::poll_fn;
 use std::hint::black_box;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -28,9 +34,20 @@ pub(super) async fn rinse(connections: Arc<AtomicUsize>) {
     }
 }
 
-/// Not inlined: the array must lie beneath the caller's frame, not in it.
+/// A future that is polled on an overwritten stack. For the few polls that make what lives long: this costs microseconds.
+pub(super) async fn clean<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        overwrite();
+        future.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Overwrites what lies beneath the caller's frame.
+// Not inlined: the array must lie there, not in the frame.
 #[inline(never)]
-fn overwrite() {
+pub(super) fn overwrite() {
     let mut beneath = [0_u8; DEPTH];
     // Makes the compiler believe that the zeros are looked at.
     black_box(&mut beneath);

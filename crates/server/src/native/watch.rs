@@ -167,7 +167,7 @@ impl Follower {
         if !self.still_proven().await {
             return None;
         }
-        let revision = self.told;
+        let revision = self.subscription.caught_up().unwrap_or(self.told);
         let mut out = Vec::with_capacity(96);
         push(&mut out, "heartbeat", &at(revision), Some(revision));
         Some(out.into())

@@ -140,6 +140,7 @@ impl State {
         Ok(match tag {
             b'W' => fields.change().map(|change| self.change(at, change)),
             b'S' => fields.number().map(|inode| self.synced(inode)),
+            b'O' => fields.range().map(|(inode, from, to)| self.files.entry(inode).or_default().written_through(from, to)),
             b'F' => fields.number().map(|inode| self.files.entry(inode).or_default().give_up()),
             b'C' => fields.path().map(|path| self.names.push((at, Name::Made(path)))),
             b'R' => fields.moved().map(|name| self.names.push((at, name))),
@@ -175,6 +176,14 @@ impl State {
 }
 
 impl Unsynced {
+    /// A synchronous write makes its own range durable, and the length that it needs, but nothing else.
+    fn written_through(&mut self, from: u64, to: u64) {
+        let outside = |p: &Piece| p.offset < from || p.offset + p.old.len() as u64 > to;
+        self.pieces.retain(outside);
+        self.given_up.retain(outside);
+        self.lengths.iter_mut().for_each(|(_, length)| *length = to.max(*length));
+    }
+
     fn give_up(&mut self) {
         self.given_up.append(&mut self.pieces);
     }
@@ -292,6 +301,11 @@ impl Fields<'_> {
         Some(Change { inode, offset, length, old_length, old: self.sized()? })
     }
 
+    fn range(&mut self) -> Option<(u64, u64, u64)> {
+        let (inode, from, length) = (self.number()?, self.number()?, self.number()?);
+        Some((inode, from, from + length))
+    }
+
     fn moved(&mut self) -> Option<Name> {
         let (inode, replaced) = (self.number()?, self.number()?);
         Some(Name::Moved { inode, replaced, from: self.path()?, to: self.path()? })
@@ -381,6 +395,18 @@ mod tests {
         bench.crash();
         let after = std::fs::read(bench.path("f")).unwrap();
         assert_eq!((after[0], after[4096]), (b'o', b'x'));
+    }
+
+    #[test]
+    fn a_synchronous_write_stays_and_others_of_the_file_do_not() {
+        let bench = Bench::new();
+        std::fs::write(bench.path("f"), vec![b'o'; 8192]).unwrap();
+        assert!(bench.dd("of=f bs=512 count=1 seek=15 conv=notrunc"));
+        assert!(bench.dd("of=f bs=512 count=2 seek=20 conv=notrunc oflag=dsync"));
+        bench.crash();
+        let after = std::fs::read(bench.path("f")).unwrap();
+        assert_eq!(after[..8192], vec![b'o'; 8192]);
+        assert_eq!(after[8192..], [vec![0; 2048], vec![b'x'; 1024]].concat());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::{CONFIG, audit_folder, check_log, database, read_log, rounds, server_
 use anyhow::{Context, Result, ensure};
 use claviger_testkit::TestServer;
 use claviger_testkit::faults::{Database, FaultLayer, Loss, Random};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ impl Loop {
             let (server, stop) = (&*server, &stop);
             let working: Vec<_> = clients.iter_mut().map(|client| scope.spawn(move || client.work(server, stop))).collect();
             std::thread::sleep(pause);
-            let killed = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+            let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
             stop.store(true, Ordering::Relaxed);
             for client in working {
                 client.join().expect("a client does not panic")?;
@@ -53,10 +54,13 @@ impl Loop {
     fn restart_and_check(&mut self) -> Result<()> {
         let Self { server, clients, log_read, .. } = self;
         server.restart()?;
-        let mut client = server.client()?;
-        for known in &mut *clients {
-            known.settle(&mut client, &server.admin())?;
-        }
+        // All at once, so that their reads share the log's syncs.
+        std::thread::scope(|scope| {
+            let server = &*server;
+            let settling: Vec<_> =
+                clients.iter_mut().map(|known| scope.spawn(move || known.settle(&mut server.client()?, &server.admin()))).collect();
+            settling.into_iter().try_for_each(|known| known.join().expect("a client does not panic"))
+        })?;
         let folder = audit_folder(server);
         let logged = read_log(&folder, *log_read)?;
         for known in clients {
@@ -130,4 +134,36 @@ fn a_disk_that_lies_about_syncs_is_found_out() {
     server.restart().unwrap();
     let read = server.client().unwrap().knox("GET", "/v0/keys/k/", &server.admin(), &[]).unwrap();
     assert_eq!(read.status, 404, "{}", read.text());
+}
+
+#[test]
+fn a_first_start_that_was_killed_is_made_good_by_the_next() {
+    let mut random = Random::seeded("first start");
+    for round in 0..rounds(40) {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("dev");
+        let config = folder.path().join("claviger.toml");
+        std::fs::write(&config, CONFIG).unwrap();
+        let start = || {
+            let mut command = Command::new(crate::program());
+            command.args(["server", "--dev", "--dir"]).arg(&dir).arg("--config").arg(&config);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let mut first = start();
+        std::thread::sleep(Duration::from_micros(random.below(150_000)));
+        first.kill().unwrap();
+        first.wait().unwrap();
+        // A file that says "ready" may be the killed one's.
+        let _ = std::fs::remove_file(dir.join("dev.env"));
+        let mut second = start();
+        while !dir.join("dev.env").exists() {
+            if second.try_wait().unwrap().is_some() {
+                let said = second.wait_with_output().unwrap();
+                panic!("round {round}: the next start ended: {}", String::from_utf8_lossy(&said.stderr));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        second.kill().unwrap();
+        second.wait().unwrap();
+    }
 }

@@ -156,27 +156,38 @@ impl Keeper {
 
     /// Compares what the server has with what it may have, and takes over what it has.
     pub(super) fn settle(&mut self, client: &mut Client, admin: &str) -> Result<()> {
-        let in_doubt = self.in_doubt.take();
-        for (id, state) in &mut self.keys {
-            let found = observe(client, admin, id)?;
+        ensure!(self.try_settle(client, admin)?, "a key cannot be read: {:?}", self.refusals.last());
+        Ok(())
+    }
+
+    /// As [`Keeper::settle`]; false when a read is refused, which leaves what is known as it was.
+    pub(super) fn try_settle(&mut self, client: &mut Client, admin: &str) -> Result<bool> {
+        let mut found = Vec::new();
+        for id in self.keys.keys().cloned().collect::<Vec<_>>() {
+            match observe(client, admin, &id)? {
+                Observed::Key(key) => found.push(key),
+                Observed::Refused(answer) => {
+                    self.note_refusal(&answer).map_err(Stopped::into_error)?;
+                    return Ok(false);
+                }
+            }
+        }
+        for ((id, state), found) in self.keys.iter_mut().zip(found) {
             let mut possible = vec![state.clone()];
-            if let Some((_, change)) = in_doubt.as_ref().filter(|(doubtful, _)| doubtful == id) {
+            if let Some((_, change)) = self.in_doubt.as_ref().filter(|(doubtful, _)| doubtful == id) {
                 let mut after = state.clone();
                 apply(&mut after, change, None);
                 possible.push(after);
             }
             ensure!(
                 possible.iter().any(|p| fits(p.as_ref(), found.as_ref())),
-                "`{id}` is {found:?}, and may be one of {possible:?}; in doubt: {in_doubt:?}"
+                "`{id}` is {found:?}, and may be one of {possible:?}; in doubt: {:?}",
+                self.in_doubt
             );
             *state = found;
         }
-        Ok(())
-    }
-
-    /// Whether the server refused the last change and may have done it.
-    pub(super) fn is_in_doubt(&self) -> bool {
-        self.in_doubt.is_some()
+        self.in_doubt = None;
+        Ok(true)
     }
 
     /// Every answer of success has its record.
@@ -199,6 +210,15 @@ pub(super) enum Stopped {
     Gone,
     /// The server said something that it must not.
     Wrong(anyhow::Error),
+}
+
+impl Stopped {
+    pub(super) fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Gone => anyhow::anyhow!("the connection broke"),
+            Self::Wrong(error) => error,
+        }
+    }
 }
 
 fn send(client: &mut Client, admin: &str, id: &str, change: &Change) -> Result<Answer> {
@@ -259,15 +279,26 @@ fn fits(possible: Option<&Key>, found: Option<&Key>) -> bool {
     possible.acl == found.acl && possible.versions.len() == found.versions.len() && possible.versions.iter().zip(&found.versions).all(same)
 }
 
+/// What a look at a key showed.
+enum Observed {
+    /// The key, or that there is none.
+    Key(Option<Key>),
+    /// Nothing.
+    Refused(Answer),
+}
+
 /// A key as the server has it.
-fn observe(client: &mut Client, admin: &str, id: &str) -> Result<Option<Key>> {
+fn observe(client: &mut Client, admin: &str, id: &str) -> Result<Observed> {
     let read = client.knox("GET", &format!("/v0/keys/{id}/?status=\"Inactive\""), admin, &[])?;
-    if read.status == 404 {
-        return Ok(None);
+    match read.status {
+        200 => {}
+        404 => return Ok(Observed::Key(None)),
+        _ => return Ok(Observed::Refused(read)),
     }
-    ensure!(read.status == 200, "`{id}` cannot be read: {} {}", read.status, read.text());
     let acl = client.knox("GET", &format!("/v0/keys/{id}/access/"), admin, &[])?;
-    ensure!(acl.status == 200, "the ACL of `{id}` cannot be read: {} {}", acl.status, acl.text());
+    if acl.status != 200 {
+        return Ok(Observed::Refused(acl));
+    }
     let mut key = Key { versions: versions(&read)?, acl: BTreeMap::new() };
     for entry in acl.json()["data"].as_array().context("no ACL")? {
         if entry["type"] == "Machine" {
@@ -276,7 +307,7 @@ fn observe(client: &mut Client, admin: &str, id: &str) -> Result<Option<Key>> {
             key.acl.insert(entry["id"].as_str().unwrap_or_default().to_owned(), access);
         }
     }
-    Ok(Some(key))
+    Ok(Observed::Key(Some(key)))
 }
 
 fn versions(read: &Answer) -> Result<Vec<Version>> {

@@ -3,20 +3,21 @@
 //! The proof is by search. Random secrets are written and read under load; then the server's whole memory and everything
 //! it wrote are searched for them in every form in which they could be there.
 
+mod dumps;
 mod image;
 mod load;
+mod refusals;
 mod sentinels;
+mod source;
 
-use crate::{program, server_with};
+use crate::server_with;
 use claviger_testkit::{Client, TestServer};
 use image::{Found, search};
 use load::Work;
 use sentinels::{Sentinels, summary};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -157,7 +158,8 @@ fn assert_outputs_clean(server: &TestServer, outputs: &Path, sentinels: &Sentine
     let token = Sentinels::of(vec![server.env("CLAVIGER_TOKEN").as_bytes().to_vec()]);
     let mut searched = Vec::new();
     for path in files(&server.dir()).into_iter().chain(files(outputs)) {
-        let bytes = std::fs::read(&path).unwrap();
+        // The database's and the audit log's passing files may be gone by now.
+        let Ok(bytes) = std::fs::read(&path) else { continue };
         let hits = sentinels.search(&bytes);
         assert!(hits.is_empty(), "{}: {}", path.display(), summary(&hits));
         let name = path.file_name().unwrap().to_string_lossy().into_owned();

@@ -49,8 +49,8 @@ impl Sentinels {
             1 => text(64),
             2 => random(200),
             3 => text(3000),
-            4 => random(20_000),
-            _ => random(300_000),
+            4 => random(10_000),
+            _ => random(100_000),
         };
         Self::of((0..count).map(make).collect())
     }

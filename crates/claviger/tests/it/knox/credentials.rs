@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 use claviger_testkit::{Client, Credential, TestServer};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose as Usage, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose as Usage, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    date_time_ymd,
 };
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,8 @@ struct Leaf {
     foreign: bool,
 }
 
-const PLAIN: Leaf = Leaf { common_name: "leaf", dns: &[], addresses: &[], uris: &[], usage: &[Usage::ClientAuth], expired: false, foreign: false };
+const PLAIN: Leaf =
+    Leaf { common_name: "leaf", dns: &[], addresses: &[], uris: &[], usage: &[Usage::ClientAuth], expired: false, foreign: false };
 
 /// The certificates by their names in scenarios.
 fn leaf(name: &str) -> Option<Leaf> {
@@ -63,7 +65,11 @@ impl Certificates {
             "service" => server.service(),
             _ => {
                 let (chain, key) = self.make(&leaf(name).with_context(|| format!("there is no certificate `{name}`"))?)?;
-                Client::connect(server.address(), Path::new(server.env("CLAVIGER_CA")), Some(Credential::from_pem(chain.as_bytes(), key.as_bytes())?))
+                Client::connect(
+                    server.address(),
+                    Path::new(server.env("CLAVIGER_CA")),
+                    Some(Credential::from_pem(chain.as_bytes(), key.as_bytes())?),
+                )
             }
         }
     }

@@ -18,8 +18,8 @@
 //! line `< Connection: close` adds one): `{"status":"ok","code":0,"host":HOST,"ts":TS,"message":"","data":DATA}` and a
 //! newline, and `{"status":"error","code":CODE,"host":HOST,"ts":TS,"message":MESSAGE,"data":null}` and a newline.
 //!
-//! Placeholders: `{{v…}}` a number and `{{h…}}` a hash, which keep their value from then on, in requests too; `{{ts}}`
-//! any time; `{{host}}` the server's name; `{{repeat:TEXT:N}}` in requests.
+//! Placeholders: `{{h…}}` a hash and others, such as `{{v1}}` and `{{t1}}`, a number; they keep their value from then on,
+//! in requests too. `{{ts}}` any time; `{{host}}` the server's name; `{{repeat:TEXT:N}}` what it says.
 
 use super::credentials::Certificates;
 use claviger_testkit::{Answer, Client, TestServer};
@@ -28,7 +28,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The headers of every routed answer.
-const JSON_HEADERS: [(&str, &str); 3] = [("Cache-Control", "no-store"), ("Content-Type", "application/json"), ("X-Content-Type-Options", "nosniff")];
+const JSON_HEADERS: [(&str, &str); 3] =
+    [("Cache-Control", "no-store"), ("Content-Type", "application/json"), ("X-Content-Type-Options", "nosniff")];
 
 /// Identities that every scenario has: name, certificate, `Authorization`.
 const IDENTITIES: [(&str, &str, &str); 6] = [
@@ -79,7 +80,10 @@ impl Scenario {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap();
-        let identity = |certificate: &str, authorization: &str| Identity { certificate: certificate.to_owned(), authorization: authorization.to_owned() };
+        let identity = |certificate: &str, authorization: &str| Identity {
+            certificate: certificate.to_owned(),
+            authorization: authorization.to_owned(),
+        };
         let identities = IDENTITIES.iter().map(|(name, c, a)| ((*name).to_owned(), identity(c, a))).collect();
         let mut scenario = Self { path: path.to_owned(), config: String::new(), identities, lines: Vec::new() };
         for (n, line) in text.lines().enumerate() {
@@ -88,7 +92,9 @@ impl Scenario {
                 continue;
             }
             if let Some(expected) = line.strip_prefix("< ") {
-                let Some(Line::Exchange(exchange)) = scenario.lines.last_mut() else { panic!("{}:{}: an answer without request", path.display(), n + 1) };
+                let Some(Line::Exchange(exchange)) = scenario.lines.last_mut() else {
+                    panic!("{}:{}: an answer without request", path.display(), n + 1)
+                };
                 exchange.expected.push(expected.to_owned());
                 continue;
             }
@@ -96,8 +102,8 @@ impl Scenario {
                 scenario.config.push_str(config);
                 scenario.config.push('\n');
             } else if let Some((name, rest)) = line.strip_prefix("id ").and_then(|l| l.split_once(" = ")) {
-                let (certificate, authorization) = rest.split_once(" | ").unwrap_or((rest, ""));
-                scenario.identities.insert(name.to_owned(), identity(certificate, authorization));
+                let (certificate, authorization) = rest.split_once(" |").unwrap_or((rest, ""));
+                scenario.identities.insert(name.to_owned(), identity(certificate, authorization.trim_start()));
             } else {
                 assert!(line.is_empty() || line.starts_with('#'), "{}:{}: {line:?} is no line of a scenario", path.display(), n + 1);
             }
@@ -133,7 +139,14 @@ impl Scenario {
             if !play.matches(&exchange.expected, &actual) {
                 let actual = play.with_placeholders(&actual);
                 let place = format!("{}:{}", self.path.display(), exchange.number);
-                write!(report, "{place}\n{}{}{}\n", marked("> ", &exchange.request), marked("- < ", &exchange.expected), marked("+ < ", &actual)).unwrap();
+                write!(
+                    report,
+                    "{place}\n{}{}{}\n",
+                    marked("> ", &exchange.request),
+                    marked("- < ", &exchange.expected),
+                    marked("+ < ", &actual)
+                )
+                .unwrap();
                 exchange.expected = actual;
             }
         }
@@ -171,7 +184,9 @@ impl Play {
             None => self.certificates.connect(&self.server, &identity.certificate).unwrap(),
         };
         client.send(&bytes).unwrap();
-        let answer = client.answer(method == "HEAD").unwrap_or_else(|e| panic!("no answer to {:?}: {e:#}\n{}", String::from_utf8_lossy(&bytes), self.server.log()));
+        let answer = client
+            .answer(method == "HEAD")
+            .unwrap_or_else(|e| panic!("no answer to {:?}: {e:#}\n{}", String::from_utf8_lossy(&bytes), self.server.log()));
         if answer.header("connection") != Some("close") {
             self.connections.insert(identity.certificate, client);
         }
@@ -184,8 +199,8 @@ impl Play {
         let mut rest = line;
         while let Some((before, name, after)) = placeholder(rest) {
             out.push_str(before);
-            match name.strip_prefix("repeat:").and_then(|r| r.rsplit_once(':')) {
-                Some((text, count)) => out.push_str(&text.repeat(count.parse().unwrap())),
+            match repeated(name) {
+                Some(text) => out.push_str(&text),
                 None => out.push_str(self.values.get(name).unwrap_or_else(|| panic!("`{name}` has no value yet"))),
             }
             rest = after;
@@ -195,7 +210,8 @@ impl Play {
 
     /// An answer in the notation of scenario files.
     fn shown(&self, answer: &Answer, in_full: bool) -> Vec<String> {
-        let mut headers: Vec<_> = answer.headers.iter().filter(|(n, _)| !["date", "content-length"].contains(&&*n.to_lowercase())).collect();
+        let mut headers: Vec<_> =
+            answer.headers.iter().filter(|(n, _)| !["date", "content-length"].contains(&&*n.to_lowercase())).collect();
         headers.sort();
         let is_json = JSON_HEADERS.iter().all(|(n, v)| headers.iter().any(|(name, value)| name == n && value == v));
         if let Some(short) = self.short(answer).filter(|_| is_json && !in_full) {
@@ -214,7 +230,8 @@ impl Play {
     fn short(&self, answer: &Answer) -> Option<String> {
         let text = std::str::from_utf8(&answer.body).ok()?;
         let host = &self.host;
-        let after_ts = |text: &'_ str| text.find(',').filter(|at| text[..*at].parse::<i64>().is_ok_and(|ts| ts > 1_700_000_000_000_000_000));
+        let after_ts =
+            |text: &'_ str| text.find(',').filter(|at| text[..*at].parse::<i64>().is_ok_and(|ts| ts > 1_700_000_000_000_000_000));
         if let Some(rest) = text.strip_prefix(&format!("{{\"status\":\"ok\",\"code\":0,\"host\":\"{host}\",\"ts\":")) {
             let data = rest[after_ts(rest)?..].strip_prefix(",\"message\":\"\",\"data\":")?.strip_suffix("}\n")?;
             return (answer.status == 200).then(|| format!("200 {data}"));
@@ -237,12 +254,13 @@ impl Play {
             let Some(rest) = actual.strip_prefix(before) else { return false };
             let belongs = |c: char| if name.starts_with('h') && name != "host" { c.is_ascii_hexdigit() } else { c.is_ascii_digit() };
             let value = match (name, self.values.get(name)) {
+                (name, _) if name.starts_with("repeat:") => repeated(name).unwrap_or_default(),
                 ("host", _) => self.host.clone(),
                 (_, Some(known)) => known.clone(),
                 (_, None) => rest[..rest.find(|c| !belongs(c)).unwrap_or(rest.len())].to_owned(),
             };
             let Some(rest) = rest.strip_prefix(value.as_str()).filter(|_| !value.is_empty()) else { return false };
-            if name != "host" && name != "ts" {
+            if !(name == "host" || name == "ts" || name.starts_with("repeat:")) {
                 self.values.insert(name.to_owned(), value);
             }
             (expected, actual) = (after, rest);
@@ -250,16 +268,39 @@ impl Play {
         expected == actual
     }
 
-    /// Lines for the file: known values by their names, times and the host by theirs.
-    fn with_placeholders(&self, lines: &[String]) -> Vec<String> {
-        let named = |line: &String| {
-            let known = self.values.iter().fold(line.clone(), |l, (name, value)| l.replace(value.as_str(), &format!("{{{{{name}}}}}")));
-            let parts: Vec<_> = known.split("\"ts\":").collect();
-            let timeless = |part: &&str| part.trim_start_matches(|c: char| c.is_ascii_digit()).to_owned();
-            let rest: Vec<_> = parts[1..].iter().map(timeless).collect();
-            std::iter::once(parts[0].to_owned()).chain(rest.into_iter().map(|r| format!("{{{{ts}}}}{r}"))).collect::<Vec<_>>().join("\"ts\":")
-        };
-        lines.iter().map(named).collect()
+    /// Lines for the file: known values by their names, new ids and hashes by new names, times and the host by theirs.
+    fn with_placeholders(&mut self, lines: &[String]) -> Vec<String> {
+        lines.iter().map(|line| self.named(line)).collect()
+    }
+
+    fn named(&mut self, line: &str) -> String {
+        let mut line = line.to_owned();
+        for (before, kind, digits) in [("\"hash\":\"", 'h', 64), ("\"id\":", 'v', 10), ("200 ", 'v', 10)] {
+            let values: Vec<String> =
+                line.split(before).skip(1).map(|rest| rest.chars().take_while(char::is_ascii_hexdigit).collect()).collect();
+            for value in values.into_iter().filter(|v| v.len() >= digits) {
+                if self.values.values().all(|known| *known != value) {
+                    let free = (1..).map(|n| format!("{kind}{n}")).find(|name| !self.values.contains_key(name));
+                    self.values.insert(free.expect("numbers do not end"), value);
+                }
+            }
+        }
+        for (name, value) in &self.values {
+            line = line.replace(value.as_str(), &format!("{{{{{name}}}}}"));
+        }
+        let host = format!("\"host\":\"{}\"", self.host);
+        let mut parts = line.split("\"ts\":").map(str::to_owned);
+        let first = parts.next().unwrap_or_default();
+        let rest: String = parts
+            .map(|p| {
+                if p.starts_with("{{") {
+                    format!("\"ts\":{p}")
+                } else {
+                    format!("\"ts\":{{{{ts}}}}{}", p.trim_start_matches(|c: char| c.is_ascii_digit()))
+                }
+            })
+            .collect();
+        (first + &rest).replace(&host, "\"host\":\"{{host}}\"")
     }
 }
 
@@ -268,6 +309,12 @@ fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = text.split_once("{{")?;
     let (name, after) = rest.split_once("}}")?;
     Some((before, name, after))
+}
+
+/// What `{{repeat:TEXT:N}}` stands for.
+fn repeated(name: &str) -> Option<String> {
+    let (text, count) = name.strip_prefix("repeat:")?.rsplit_once(':')?;
+    Some(text.repeat(count.parse().ok()?))
 }
 
 /// A request's bytes from the lines after its first.

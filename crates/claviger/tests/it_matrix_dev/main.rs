@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
-#[path = "../it/hygiene/mod.rs"]
-mod hygiene;
+#[path = "../it/matrix/mod.rs"]
+mod matrix;
 use claviger_testkit::{Options, TestServer};
 use std::path::Path;
 fn program() -> &'static Path {

@@ -1,0 +1,3 @@
+module claviger.test/knoxclient
+
+go 1.21
