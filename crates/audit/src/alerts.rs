@@ -241,6 +241,7 @@ mod tests {
             reason: "",
             revision: None,
             rights: None,
+            head: None,
         };
         drop(alerts.append(&record));
     }

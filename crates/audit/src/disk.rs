@@ -70,10 +70,15 @@ impl Disk {
             .map_err(|error| AuditError::io("writing", path, &error))
     }
 
+    /// Appends durably: two appends that a crash could tear would leave damage between whole lines, which nobody could
+    /// tell from tampering.
     pub(crate) fn append(&self, path: &Path, bytes: &[u8]) -> Result<(), AuditError> {
-        self.checked_write(path, 0, bytes)
-            .and_then(|()| OpenOptions::new().append(true).create(true).mode(0o640).open(path)?.write_all(bytes))
-            .map_err(|error| AuditError::io("appending to", path, &error))
+        let opened = self.checked_write(path, 0, bytes).and_then(|()| {
+            let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+            file.write_all(bytes).map(|()| file)
+        });
+        let file = opened.map_err(|error| AuditError::io("appending to", path, &error))?;
+        self.sync_data(&file, path)
     }
 
     pub(crate) fn sync_data(&self, file: &File, path: &Path) -> Result<(), AuditError> {

@@ -51,6 +51,7 @@ mod tests {
             reason: "no",
             revision: None,
             rights: None,
+            head: None,
         };
         let line: Value = serde_json::from_slice(&encode_ecs(&record)).unwrap();
         assert_eq!(line["event"]["outcome"], "failure");

@@ -9,7 +9,7 @@ use std::io::Write;
 /// Encodes a record as one JSON object without a line break.
 #[must_use]
 pub fn encode(record: &Record<'_>) -> Vec<u8> {
-    let Record { at, request_id, caller, address, surface, action, subjects, outcome, reason, revision, rights } = record;
+    let Record { at, request_id, caller, address, surface, action, subjects, outcome, reason, revision, rights, head } = record;
     let mut out = Json(Vec::with_capacity(384));
     out.raw(r#"{"time":""#);
     out.time(*at);
@@ -42,6 +42,11 @@ pub fn encode(record: &Record<'_>) -> Vec<u8> {
     if let Some(revision) = revision {
         out.raw(r#","revision":""#);
         out.display(revision);
+        out.raw("\"");
+    }
+    if let Some(head) = head {
+        out.raw(r#","head":""#);
+        out.display(head);
         out.raw("\"");
     }
     if let Some(change) = rights {
@@ -229,12 +234,13 @@ mod tests {
             reason: "",
             revision: Some(Revision { epoch: 1, number: 7 }),
             rights: Some(RightsChange { old: &Acl::default(), new: &new }),
+            head: Some(Revision { epoch: 1, number: 9 }),
         };
         let text = String::from_utf8(encode(&record)).unwrap();
         let expected = concat!(
             r#"{"time":"2026-11-22T10:56:27.385876162Z","request":"000000000000000000000000000000ab","#,
             r#""who":[{"type":"user","id":"al\u0022ice\u000a","groups":["ops"],"how":"token"}],"address":"::1","surface":"knox","#,
-            r#""action":"change_rights","keys":[{"id":"svc:db","versions":["9000000000000000001"]}],"outcome":"ok","revision":"1.7","#,
+            r#""action":"change_rights","keys":[{"id":"svc:db","versions":["9000000000000000001"]}],"outcome":"ok","revision":"1.7","head":"1.9","#,
             r#""rights":{"old":[],"new":[{"principal":"user:bob","may":"list,read,encrypt,decrypt,sign,verify"}]}}"#
         );
         assert_eq!(text, expected);

@@ -12,6 +12,9 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+/// The most that a crash tears off a history: it is synced after each note.
+const TORN_HISTORY: usize = 1024;
+
 /// What the writer goes on with.
 pub(crate) struct Recovered {
     pub(crate) tree: SegmentedTree,
@@ -72,7 +75,7 @@ pub(crate) fn recover(config: &LogConfig, disk: &Disk, key: &LogKey, min_checkpo
     for useless in archive.void.iter().chain(pruned) {
         disk.remove(useless)?;
     }
-    trim_histories(disk, &dirs)?;
+    trim_histories(disk, &dirs, key.verifier())?;
     Ok(Recovered { tree, part, next_sequence: archive.last_sequence.map_or(0, |last| last + 1) })
 }
 
@@ -238,17 +241,70 @@ fn keep_roots(disk: &Disk, config: &LogConfig, archive: &mut Archive, finished: 
 }
 
 /// Cuts a half-written note off the end of each history, so that the next one begins on its own line.
-fn trim_histories(disk: &Disk, dirs: &[PathBuf]) -> Result<(), AuditError> {
+fn trim_histories(disk: &Disk, dirs: &[PathBuf], verifier: &VerifierKey) -> Result<(), AuditError> {
     for path in dirs.iter().map(|dir| dir.join(HISTORY)) {
         let Some(bytes) = read_optional(&path)? else { continue };
-        let Ok(text) = str::from_utf8(&bytes) else { continue };
-        let (_, rest) = split_history(text);
-        if rest.is_empty() {
+        let kept = whole_history(&bytes, verifier);
+        if kept == bytes.len() {
             continue;
         }
+        tracing::warn!(history = %path.display(), bytes = bytes.len() - kept, "cut a torn checkpoint off the history");
         let file = OpenOptions::new().write(true).open(&path);
         let file = file.map_err(|error| AuditError::io("opening", &path, &error))?;
-        disk.set_len(&file, &path, (text.len() - rest.len()) as u64)?;
+        disk.set_len(&file, &path, kept as u64)?;
+        disk.sync_data(&file, &path)?;
     }
     Ok(())
+}
+
+/// Where a history's whole notes end. What a crash tore may lack its beginning or its middle and look like a note that does
+/// not verify, so the last one or two may be cut off; more than a crash can tear stays, as evidence.
+fn whole_history(bytes: &[u8], verifier: &VerifierKey) -> usize {
+    let text = match str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),
+    };
+    let (notes, rest) = split_history(text);
+    let complete = text.len() - rest.len();
+    let mut verified = 0;
+    let mut at = 0;
+    for note in notes {
+        at += note.len();
+        at += usize::from(text[at..].starts_with('\n'));
+        if verifier.open(note).is_ok() {
+            verified = at;
+        }
+    }
+    if bytes.len() - verified <= TORN_HISTORY { verified } else { complete }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_torn_history_ends_with_its_last_whole_note_and_a_long_forgery_stays() {
+        let key = LogKey::from_seed("claviger.example/audit/1", &[7; 32]).unwrap();
+        let note = |size| format!("{}\n", key.sign(Checkpoint { size, root: [3; 32] }, &[]).note());
+        let (first, second) = (note(1), note(2));
+        let whole = |bytes: &[u8]| whole_history(bytes, key.verifier());
+        assert_eq!(whole(b""), 0);
+        assert_eq!(whole(first.as_bytes()), first.len());
+        for cut in 1..second.len() {
+            // The beginning is there, or the end behind zeros, or the text's middle is zeros: as sectors are lost.
+            let mut torn = [&first, &second[..0]].concat().into_bytes();
+            torn.extend_from_slice(&second.as_bytes()[..cut]);
+            let expected = if cut + 1 == second.len() { torn.len() } else { first.len() };
+            assert_eq!(whole(&torn), expected, "cut after {cut}");
+            let mut zeros = [first.as_bytes(), second.as_bytes()].concat();
+            zeros[first.len()..first.len() + cut].fill(0);
+            assert_eq!(whole(&zeros), first.len(), "{cut} zeros");
+        }
+        let both = [first.as_bytes(), second.as_bytes()].concat();
+        assert_eq!(whole(&both), both.len());
+        let forged = second.replace("claviger", "cleviger").repeat(10);
+        let kept = [first.as_bytes(), forged.as_bytes()].concat();
+        assert_eq!(whole(&kept), kept.len());
+    }
 }

@@ -210,7 +210,10 @@ fn check(path: &Path, found: &Found, wanted: &Wanted) -> Result<(), RootError> {
         return refuse(format!("is not a plain {} (a symbolic link?)", wanted.noun), format!("put the {} itself there", wanted.noun));
     }
     if found.owner != me {
-        return refuse(format!("belongs to user {}, and this program runs as user {me}", found.owner), format!("run `chown {me} {shown}`"));
+        return refuse(
+            format!("belongs to user {}, and this program runs as user {me}", found.owner),
+            format!("run the command as that user, or `chown {me} {shown}` if the server shall run as user {me}"),
+        );
     }
     if found.mode & wanted.others != 0 {
         return refuse(format!("has mode {:04o}, so others could use it", found.mode), format!("run `chmod {:o} {shown}`", wanted.mode));
@@ -358,7 +361,10 @@ mod tests {
         let me = geteuid().as_raw();
         let found = Found { is_plain: true, owner: me + 1, mode: 0o600 };
         let said = check(Path::new("/x/root.key"), &found, &Wanted { noun: "file", others: 0o7177, mode: 0o600 }).unwrap_err();
-        let wanted = format!("`/x/root.key` belongs to user {}, and this program runs as user {me}; run `chown {me} /x/root.key`", me + 1);
+        let wanted = format!(
+            "`/x/root.key` belongs to user {}, and this program runs as user {me}; run the command as that user, or `chown {me} /x/root.key` if the server shall run as user {me}",
+            me + 1
+        );
         assert_eq!(said.to_string(), wanted);
     }
 

@@ -85,7 +85,14 @@ impl KeyRing {
     ///
     /// # Errors
     /// As [`KeyRing::open_version`].
-    pub fn check_version(&self, key: &KeyRef, kind: KeyKind, version: VersionId, wrapped_key: &Sealed, data: &Sealed) -> Result<(), CryptoError> {
+    pub fn check_version(
+        &self,
+        key: &KeyRef,
+        kind: KeyKind,
+        version: VersionId,
+        wrapped_key: &Sealed,
+        data: &Sealed,
+    ) -> Result<(), CryptoError> {
         self.open_at(&Place { key, kind, version }, wrapped_key, data).map(drop)
     }
 

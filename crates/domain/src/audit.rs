@@ -193,4 +193,7 @@ pub struct Record<'a> {
     pub revision: Option<Revision>,
     /// For changes of rights.
     pub rights: Option<RightsChange<'a>>,
+    /// The store's revision when the record was made: a database that is found before it was rolled back. The engine fills
+    /// it in.
+    pub head: Option<Revision>,
 }

@@ -96,7 +96,7 @@ pub struct WatchScope {
 
 impl WatchScope {
     fn covers(&self, id: &KeyId) -> bool {
-        self.ids.contains(id) || self.prefixes.iter().any(|p| p.covers(id))
+        self.ids.binary_search(id).is_ok() || self.prefixes.iter().any(|p| p.covers(id))
     }
 }
 
@@ -164,7 +164,9 @@ impl Feed {
     }
 
     /// Follows `scope` from after `since` (or from now).
-    pub(crate) fn subscribe(self: &Arc<Self>, scope: WatchScope, since: Option<Revision>) -> Subscription {
+    pub(crate) fn subscribe(self: &Arc<Self>, mut scope: WatchScope, since: Option<Revision>) -> Subscription {
+        scope.ids.sort_unstable();
+        scope.ids.dedup();
         let slot = Arc::new(Slot::default());
         let mut index = self.0.lock();
         let started = index.latest;

@@ -61,6 +61,7 @@ impl Note<'_> {
             reason,
             revision,
             rights,
+            head: Some(engine.revision()),
         }
     }
 }
@@ -87,6 +88,6 @@ impl Engine {
     /// # Errors
     /// [`Error::Unavailable`] when the log cannot be written.
     pub async fn note(&self, record: &Record<'_>) -> Result<(), Error> {
-        Ok(self.audit.append(record).await?)
+        Ok(self.audit.append(&Record { head: Some(self.revision()), ..*record }).await?)
     }
 }

@@ -42,6 +42,10 @@ impl Engine {
         match (&self.settings.policy, found) {
             (Some(Policy(policy)), Err(refused @ Error::Denied(Refusal::Unseen | Refusal::Lacks(_)))) => {
                 let entry = self.memory.read(|t| t.find_for(caller, id).cloned())?;
+                // Where duties are separate nothing goes round the grants ▲.
+                if entry.meta.separate_duties {
+                    return Err(refused);
+                }
                 let asked = policy.ask(Question { key: &entry.meta, caller, wanted: C::CAPABILITY }).await;
                 if !asked.map_err(|why| Error::Unavailable(format!("the access callback failed: {why}")))? {
                     return Err(refused);

@@ -204,7 +204,10 @@ impl Engine {
         let himself = subject.identities().all(|i| caller.identities().any(|mine| is_within(i, mine)));
         let why = self.memory.read(|t| {
             let entry = match himself {
-                true => permitted::<cap::List>(t, caller, id)?.0,
+                true => t
+                    .find_for(caller, id)
+                    .cloned()
+                    .and_then(|e| if t.permits(caller, &e).is_empty() { Err(Error::Denied(crate::Refusal::Unseen)) } else { Ok(e) })?,
                 false => permitted::<cap::Admin>(t, caller, id)?.0,
             };
             let all = explain(subject, &entry.meta, t.covering(&entry.meta.id));

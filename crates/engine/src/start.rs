@@ -112,6 +112,8 @@ pub struct StartReport {
     pub keys: usize,
     /// Keys whose record does not authenticate, with the reason.
     pub damaged: Vec<(String, String)>,
+    /// Prefix grants and tombstones whose record does not authenticate, with the reason. They do not count.
+    pub damaged_others: Vec<(String, String)>,
     /// Whether the sum over all rows is the one that the head has.
     pub digest_matches: bool,
     /// The head's revision.
@@ -175,14 +177,22 @@ struct Loading<'a> {
     /// Ids as they came, which is nearly in order.
     ids: Vec<KeyId>,
     damaged: Vec<(KeyId, String)>,
+    others: Vec<(String, String)>,
     tables: Tables,
     digest: DigestDelta,
 }
 
 /// Reads the whole store and checks it.
 pub(crate) async fn load(store: &dyn Store, ring: &KeyRing, inline_limit: usize) -> Result<Contents, Error> {
-    let mut loading =
-        Loading { ring, inline_limit, ids: Vec::new(), damaged: Vec::new(), tables: Tables::default(), digest: DigestDelta::default() };
+    let mut loading = Loading {
+        ring,
+        inline_limit,
+        ids: Vec::new(),
+        damaged: Vec::new(),
+        others: Vec::new(),
+        tables: Tables::default(),
+        digest: DigestDelta::default(),
+    };
     let mut visit = |rows: Vec<Loaded>| {
         rows.into_iter().for_each(|row| loading.take(row));
         Ok::<(), StoreError>(())
@@ -213,16 +223,14 @@ impl Loading<'_> {
                 self.digest = add(self.digest, self.ring.digest_grant(&row));
                 match self.ring.open_grant(&row) {
                     Ok(grant) => drop(self.tables.grants.insert(row.prefix, Arc::new(grant))),
-                    Err(why) => {
-                        tracing::error!(prefix = %row.prefix, %why, "the grants of prefix `{}` do not authenticate and do not count", row.prefix)
-                    }
+                    Err(why) => self.others.push((format!("the grants of prefix `{}`", row.prefix), why.to_string())),
                 }
             }
             Loaded::Tombstone(row, revision) => {
                 self.digest = add(self.digest, self.ring.digest_tombstone(&row));
                 match self.ring.open_tombstone(&row) {
                     Ok(tombstone) => self.bury(tombstone, revision),
-                    Err(why) => tracing::error!(key.id = %row.key.id, %why, "the tombstone of `{}` does not authenticate", row.key.id),
+                    Err(why) => self.others.push((format!("the tombstone of `{}`", row.key.id), why.to_string())),
                 }
             }
         }
@@ -256,6 +264,7 @@ impl Loading<'_> {
         let report = StartReport {
             keys: self.ids.len() - self.damaged.len(),
             damaged: self.damaged.iter().map(|(id, why)| (id.to_string(), why.clone())).collect(),
+            damaged_others: self.others,
             digest_matches: self.digest == head.digest,
             revision: head.revision,
         };
@@ -408,5 +417,6 @@ fn system_record<'a>(
         reason,
         revision,
         rights: None,
+        head: None,
     }
 }

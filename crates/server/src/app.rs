@@ -57,6 +57,7 @@ impl App {
             reason,
             revision: None,
             rights: None,
+            head: None,
         };
         self.engine.note(&record).await.is_ok()
     }

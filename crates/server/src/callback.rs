@@ -65,7 +65,12 @@ fn line(question: Question<'_>) -> String {
 }
 
 fn record(key: &KeyMeta) -> serde_json::Value {
-    let acl: Vec<_> = key.acl.grants().iter().map(|g| json!({ "principal": g.principal.to_string(), "capabilities": g.capabilities.to_string() })).collect();
+    let acl: Vec<_> = key
+        .acl
+        .grants()
+        .iter()
+        .map(|g| json!({ "principal": g.principal.to_string(), "capabilities": g.capabilities.to_string() }))
+        .collect();
     let versions: Vec<_> = key.versions.iter().map(|v| json!({ "id": v.id.get(), "status": v.state.name(), "ts": v.created.0 })).collect();
     json!({ "id": key.id.as_str(), "acl": acl, "versions": versions })
 }

@@ -6,8 +6,8 @@
 
 use crate::http::Connection;
 use claviger_authn::{
-    Attempt, Authenticator, BreakGlass, CertificateProof, Credential, DenialLimits, Denials, Evidence, KnoxProviders, MachineNames, Rejection, SpiffeRules,
-    TokenTable, Verdict, Verifiers, prove,
+    Attempt, Authenticator, BreakGlass, CertificateProof, Credential, DenialLimits, Denials, Evidence, KnoxProviders, MachineNames,
+    Rejection, SpiffeRules, TokenTable, Verdict, Verifiers, prove,
 };
 use claviger_domain::{Caller, Clock, Proven, RequestId, SystemClock};
 use parking_lot::RwLock;
@@ -70,6 +70,15 @@ struct Accepted {
     proven: Arc<[Proven]>,
 }
 
+impl Known {
+    fn accepted(&self, rules: Rules) -> Option<&Accepted> {
+        match rules {
+            Rules::Knox => self.knox.as_ref(),
+            Rules::Native => self.native.as_ref(),
+        }
+    }
+}
+
 impl Accepted {
     fn fits(&self, header: Option<&[u8]>) -> bool {
         self.header.as_deref() == header
@@ -129,7 +138,13 @@ impl Methods {
 
 impl Callers {
     /// Callers by these verifiers, machine names and tokens.
-    pub fn new(verifiers: Verifiers, names: MachineNames, tokens: Option<Arc<TokenTable>>, limits: DenialLimits, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        verifiers: Verifiers,
+        names: MachineNames,
+        tokens: Option<Arc<TokenTable>>,
+        limits: DenialLimits,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             methods: RwLock::new(Methods::new(verifiers, names, tokens)),
             denials: Denials::new(limits),
@@ -182,13 +197,24 @@ impl Callers {
     fn caller(&self, connection: &Connection, header: Option<&[u8]>, id: RequestId, rules: Rules) -> Result<Caller, AuthFailure> {
         let address = connection.peer.ip();
         let now = self.clock.now();
-        let limited = |l: claviger_authn::RateLimited| AuthFailure::RateLimited { retry_after_seconds: l.retry_after.max(Duration::from_secs(1)).as_secs() };
-        self.denials.check(Some(address), None, now).map_err(limited)?;
-        let proven = self.proven(connection, header, rules).map_err(|why| {
-            self.denials.failed(Some(address), None, now);
-            AuthFailure::Unauthenticated(why.to_string())
-        })?;
-        let caller = Caller::new(proven, id, Some(address)).ok_or_else(|| AuthFailure::Unauthenticated(Rejection::NoProvider.to_string()))?;
+        let limited = |l: claviger_authn::RateLimited| AuthFailure::RateLimited {
+            retry_after_seconds: l.retry_after.max(Duration::from_secs(1)).as_secs(),
+        };
+        let methods = self.methods.read().clone();
+        let known = connection.kept::<Known>().filter(|k| Arc::ptr_eq(&k.methods, &methods) && k.proof.is_current(&methods.verifiers, now));
+        // What this connection has proven before stands, whoever else fails from the same address.
+        let proven = match known.as_ref().and_then(|k| k.accepted(rules)).filter(|a| a.fits(header)) {
+            Some(accepted) => accepted.proven.clone(),
+            None => {
+                self.denials.check(Some(address), None, now).map_err(limited)?;
+                self.prove(connection, methods, known, header, rules).map_err(|why| {
+                    self.denials.failed(Some(address), None, now);
+                    AuthFailure::Unauthenticated(why.to_string())
+                })?
+            }
+        };
+        let caller =
+            Caller::new(proven, id, Some(address)).ok_or_else(|| AuthFailure::Unauthenticated(Rejection::NoProvider.to_string()))?;
         self.refusals.check(None, caller.default_identity(), now).map_err(limited)?;
         Ok(caller)
     }
@@ -198,17 +224,15 @@ impl Callers {
         self.refusals.failed(None, caller.default_identity(), self.clock.now());
     }
 
-    fn proven(&self, connection: &Connection, header: Option<&[u8]>, rules: Rules) -> Result<Arc<[Proven]>, Rejection> {
-        let methods = self.methods.read().clone();
+    fn prove(
+        &self,
+        connection: &Connection,
+        methods: Arc<Methods>,
+        known: Option<Arc<Known>>,
+        header: Option<&[u8]>,
+        rules: Rules,
+    ) -> Result<Arc<[Proven]>, Rejection> {
         let now = self.clock.now();
-        let known = connection.kept::<Known>().filter(|k| Arc::ptr_eq(&k.methods, &methods) && k.proof.is_current(&methods.verifiers, now));
-        let accepted = known.as_ref().and_then(|k| match rules {
-            Rules::Knox => k.knox.as_ref(),
-            Rules::Native => k.native.as_ref(),
-        });
-        if let Some(accepted) = accepted.filter(|a| a.fits(header)) {
-            return Ok(accepted.proven.clone());
-        }
         let proof = match &known {
             Some(known) => known.proof.clone(),
             None => methods.verifiers.examine(&Evidence { certificates: connection.peer_certificates(), now }),

@@ -85,7 +85,12 @@ fn announce(server: &run::Server) {
 
 /// The runtime of everything that is no client connection: commits, the store, signals.
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().thread_name("claviger").build().context("starting the runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .thread_name("claviger")
+        .build()
+        .context("starting the runtime")
 }
 
 fn log_to_stderr(config: &LogConfig) {
@@ -129,21 +134,32 @@ pub fn check(place: &Place<'_>) -> Result<(bool, String)> {
         Place::Config(file) => Config::load(file, std::env::vars(), false)?,
         Place::Dev(dir) => Config::dev(dir, None, std::env::vars())?,
     };
-    let run::Checked { report, database, log } = runtime()?.block_on(run::check(&config))?;
+    let run::Checked { report, database, log, rolled_back } = runtime()?.block_on(run::check(&config))?;
     let mut text = String::new();
     let mut bad = |line: String| {
         let _ = writeln!(text, "BAD  {line}");
     };
     database.into_iter().for_each(|finding| bad(format!("database: {finding}")));
     report.start.damaged.iter().for_each(|(id, why)| bad(format!("key {id}: {why}")));
+    report.start.damaged_others.iter().for_each(|(what, why)| bad(format!("{what}: {why}")));
     report.bad_versions.iter().for_each(|(id, why)| bad(format!("{id}: {why}")));
     if !report.start.digest_matches {
         bad("rows were removed, added or rolled back behind Claviger's back: the sum over all rows is not the head's".to_owned());
+    }
+    if let Some(known) = rolled_back {
+        bad(format!(
+            "the audit log knows revision {known} and the database ends at {}: the database was rolled back",
+            report.start.revision
+        ));
     }
     if let Some(problem) = &log.problem {
         bad(format!("audit log: {problem}"));
     }
     let good = text.is_empty();
-    let _ = write!(text, "{} keys, {} versions opened, revision {}; audit log of {} entries, {} checkpoints", report.start.keys, report.versions, report.start.revision, log.size, log.checkpoints);
+    let _ = write!(
+        text,
+        "{} keys, {} versions opened, revision {}; audit log of {} entries, {} checkpoints",
+        report.start.keys, report.versions, report.start.revision, log.size, log.checkpoints
+    );
     Ok((good, text))
 }

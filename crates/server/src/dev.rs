@@ -94,7 +94,11 @@ pub fn users(dir: &Path, configured: &[DevUser]) -> Result<Vec<StaticUser>> {
         write(&path, &token())?;
     }
     let admin = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let user = |name: &str, groups: &[String], token: String| StaticUser { name: name.to_owned(), groups: groups.to_vec(), token: SecretBytes::new(token.into_bytes()) };
+    let user = |name: &str, groups: &[String], token: String| StaticUser {
+        name: name.to_owned(),
+        groups: groups.to_vec(),
+        token: SecretBytes::new(token.into_bytes()),
+    };
     let mut users = vec![user(ADMIN, &[], admin.trim().to_owned())];
     for DevUser { name, groups, token: given } in configured {
         let path = dir.join(format!("{name}.token"));
@@ -157,7 +161,13 @@ pub fn withdraw_env(dir: &Path) {
 
 fn write(path: &Path, text: &str) -> Result<()> {
     use std::io::Write as _;
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).with_context(|| format!("writing {}", path.display()))?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("writing {}", path.display()))?;
     file.write_all(text.as_bytes()).with_context(|| format!("writing {}", path.display()))
 }
 

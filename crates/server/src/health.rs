@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Answers `/healthz` (the process runs), `/readyz` (it serves) and `/metrics`.
-pub struct Health {
+pub(crate) struct Health {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: Arc<AuditLog>,
     pub(crate) stopping: Arc<AtomicBool>,

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 /// Surfaces that requests are counted by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SurfaceLabel {
+pub(crate) enum SurfaceLabel {
     /// `/v0`
     Knox,
     /// `/api/v1`
@@ -23,13 +23,14 @@ pub enum SurfaceLabel {
     Other,
 }
 
-const SURFACES: [(SurfaceLabel, &str); 3] = [(SurfaceLabel::Knox, "knox"), (SurfaceLabel::Native, "native"), (SurfaceLabel::Other, "other")];
+const SURFACES: [(SurfaceLabel, &str); 3] =
+    [(SurfaceLabel::Knox, "knox"), (SurfaceLabel::Native, "native"), (SurfaceLabel::Other, "other")];
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 /// Every n-th request is timed: a clock read costs more than the count.
 const TIMED: u64 = 16;
 
 /// The server's own counters.
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     requests: [[Counter; CLASSES.len()]; SURFACES.len()],
     times: [Histogram; SURFACES.len()],
@@ -42,9 +43,11 @@ pub struct Metrics {
 
 impl Metrics {
     /// Counters, and a registry that also reads engine and log when it is asked.
-    pub fn new(engine: &Arc<Engine>, log: &Arc<AuditLog>) -> Self {
+    pub(crate) fn new(engine: &Arc<Engine>, log: &Arc<AuditLog>) -> Self {
         let mut registry = Registry::with_prefix("claviger");
-        let requests = SURFACES.map(|(_, surface)| CLASSES.map(|class| labelled(&mut registry, "requests", "Requests answered.", &[("surface", surface), ("status", class)])));
+        let requests = SURFACES.map(|(_, surface)| {
+            CLASSES.map(|class| labelled(&mut registry, "requests", "Requests answered.", &[("surface", surface), ("status", class)]))
+        });
         let buckets = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5];
         let times = SURFACES.map(|(_, surface)| {
             let histogram = Histogram::new(buckets);
@@ -57,7 +60,10 @@ impl Metrics {
             );
             histogram
         });
-        let refused = Refusal::ALL.into_iter().map(|r| (r, labelled(&mut registry, "refused", "Requests refused before they were understood.", &[("reason", r.name())]))).collect();
+        let refused = Refusal::ALL
+            .into_iter()
+            .map(|r| (r, labelled(&mut registry, "refused", "Requests refused before they were understood.", &[("reason", r.name())])))
+            .collect();
         let unauthenticated = labelled(&mut registry, "unauthenticated", "Requests in which nobody was proven.", &[]);
         let handshakes_failed = labelled(&mut registry, "tls_handshakes_failed", "TLS handshakes that failed.", &[]);
         let turned_away = labelled(&mut registry, "connections_turned_away", "Connections closed because too many were open.", &[]);
@@ -66,13 +72,13 @@ impl Metrics {
     }
 
     /// Starts the clock for one request in sixteen.
-    pub fn begin(&self, surface: SurfaceLabel) -> Option<Instant> {
+    pub(crate) fn begin(&self, surface: SurfaceLabel) -> Option<Instant> {
         let count = self.requests[surface as usize][0].get();
         count.is_multiple_of(TIMED).then(Instant::now)
     }
 
     /// Counts an answer.
-    pub fn answered(&self, surface: SurfaceLabel, status: u16, begun: Option<Instant>) {
+    pub(crate) fn answered(&self, surface: SurfaceLabel, status: u16, begun: Option<Instant>) {
         let class = usize::from((status / 100).clamp(2, 5) - 2);
         self.requests[surface as usize][class].inc();
         if status == 401 {
@@ -84,29 +90,29 @@ impl Metrics {
     }
 
     /// Counts what the front refused.
-    pub fn refused(&self, why: Refusal) {
+    pub(crate) fn refused(&self, why: Refusal) {
         if let Some((_, counter)) = self.refused.iter().find(|(r, _)| *r == why) {
             counter.inc();
         }
     }
 
     /// Counts a failed TLS handshake.
-    pub fn handshake_failed(&self) {
+    pub(crate) fn handshake_failed(&self) {
         self.handshakes_failed.inc();
     }
 
     /// Counts a connection that was turned away.
-    pub fn turned_away(&self) {
+    pub(crate) fn turned_away(&self) {
         self.turned_away.inc();
     }
 
     /// Seconds since the start.
-    pub fn uptime_seconds(&self) -> u64 {
+    pub(crate) fn uptime_seconds(&self) -> u64 {
         self.started.elapsed().as_secs()
     }
 
     /// All figures in the OpenMetrics text form.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = String::with_capacity(8 << 10);
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -148,7 +154,11 @@ impl prometheus_client::collector::Collector for Live {
         gauge("audit_entries", "Entries in the audit log.", whole(self.log.size()))?;
         let healthy = matches!(self.log.health().state, claviger_audit::State::Healthy);
         gauge("audit_healthy", "1 while the audit log is written to its main folder.", i64::from(healthy))?;
-        gauge("audit_sync_p50_microseconds", "Median time of the log's fdatasync.", whole(u64::try_from(log.sync_p50.as_micros()).unwrap_or(u64::MAX)))?;
+        gauge(
+            "audit_sync_p50_microseconds",
+            "Median time of the log's fdatasync.",
+            whole(u64::try_from(log.sync_p50.as_micros()).unwrap_or(u64::MAX)),
+        )?;
         let mut counter = |name: &str, help: &str, value: u64| {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Counter)?)

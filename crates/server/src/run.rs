@@ -15,7 +15,9 @@ use claviger_audit::{Alerts, AuditLog, Checkpoint, Durability, LineSink, LogConf
 use claviger_authn::{BREAK_GLASS_GROUP, MachineCertificates, Roots, TokenTable, TrustBundles, Verifiers};
 use claviger_crypto::{FileRoot, KeyRing, RootOfTrust};
 use claviger_domain::audit::{Action, Outcome, Record, Subject};
-use claviger_domain::{Acl, Caller, Capabilities, Capability, Clock, Prefix, Preset, Principal, RequestId, Revision, SystemClock, Timestamp};
+use claviger_domain::{
+    Acl, Caller, Capabilities, Capability, Clock, Prefix, Preset, Principal, RequestId, Revision, SystemClock, Timestamp,
+};
 use claviger_engine::{Engine, Precondition, StartReport, Started};
 use claviger_ports::Store;
 use claviger_store::SqlStore;
@@ -133,7 +135,8 @@ impl Opened {
         if !config.has_store() {
             bail!("there is no store at {}; run `claviger server init --admin TYPE:ID` first", config.store.display());
         }
-        let store: Arc<dyn Store> = Arc::new(SqlStore::open_sqlite(&config.store).await.with_context(|| format!("opening {}", config.store.display()))?);
+        let store: Arc<dyn Store> =
+            Arc::new(SqlStore::open_sqlite(&config.store).await.with_context(|| format!("opening {}", config.store.display()))?);
         let ring = KeyRing::open(&store.barriers().await?, &[&*root]).await.context("opening the barrier")?;
         let head = store.head().await?.context("the store was never prepared; run `claviger server init`")?;
         let head = ring.open_head(&head).context("checking the store's head")?;
@@ -147,9 +150,13 @@ impl Opened {
         let alerts = Arc::new(Alerts::new(Arc::new(recorder), config.audit.alerts));
         learn_readers(&alerts, &log)?;
         let Recorded { requests, after, since } = recorded_changes(&log, head.revision)?;
-        let Started { engine, report, committer } = Engine::start(config.keys.clone(), store, alerts.clone(), ring, Arc::new(SystemClock)).await?;
+        let Started { engine, report, committer } =
+            Engine::start(config.keys.clone(), store, alerts.clone(), ring, Arc::new(SystemClock)).await?;
         for (id, why) in &report.damaged {
             tracing::error!(key.id = %id, %why, "the record of `{id}` is damaged and is not served");
+        }
+        for (what, why) in &report.damaged_others {
+            tracing::error!(%why, "{what} do not authenticate and do not count");
         }
         if !report.digest_matches {
             tracing::error!("rows of the store were changed behind Claviger's back; run `claviger check`");
@@ -220,13 +227,17 @@ struct Recalled<'a> {
     action: &'a str,
     outcome: &'a str,
     revision: Option<&'a str>,
+    /// The store's revision when the record was made.
+    head: Option<&'a str>,
 }
 
 impl Recalled<'_> {
     /// Whether it is a change's own record. One that merely saw a key names the key's revision too, and a change that was
     /// reported as failed may have been committed all the same.
     fn tells_of_change(&self) -> bool {
-        use Action::{AddVersion, ChangeMeta, ChangePrefix, ChangeRights, Create, Deactivate, Delete, Destroy, Promote, Reactivate, Reconcile};
+        use Action::{
+            AddVersion, ChangeMeta, ChangePrefix, ChangeRights, Create, Deactivate, Delete, Destroy, Promote, Reactivate, Reconcile,
+        };
         let changes =
             [Create, Delete, AddVersion, Promote, Deactivate, Reactivate, Destroy, ChangeRights, ChangeMeta, ChangePrefix, Reconcile];
         self.outcome == Outcome::Ok.name() && changes.iter().any(|action| action.name() == self.action)
@@ -248,7 +259,7 @@ fn recorded_changes(log: &AuditLog, head: Revision) -> Result<Recorded> {
         // Not one of ours to read: it is no record of a change.
         let Ok(record) = serde_json::from_slice::<Recalled<'_>>(&entry) else { continue };
         let revision = record.revision.and_then(Revision::parse);
-        newest = newest.max(revision);
+        newest = newest.max(revision).max(record.head.and_then(Revision::parse));
         if let (true, Some(revision)) = (record.action == Action::Start.name(), revision) {
             recorded.after = revision;
             break;
@@ -266,7 +277,9 @@ fn recorded_changes(log: &AuditLog, head: Revision) -> Result<Recorded> {
         }
     }
     if let Some(newest) = newest.filter(|newest| *newest > head) {
-        bail!("the audit log knows revision {newest} and the database ends at {head}: the database was rolled back to an older state; restore a newer copy");
+        bail!(
+            "the audit log knows revision {newest} and the database ends at {head}: the database was rolled back to an older state; restore a newer copy"
+        );
     }
     Ok(recorded)
 }
@@ -313,22 +326,41 @@ pub async fn start(config: &Config, tokens: Option<TokenTable>, memory: String) 
     check_files(config)?;
     let opened = Opened::open(config).await?;
     let roots = RootFiles::of(config, Some(opened.emergency_root.clone()));
-    let callers = Arc::new(Callers::new(roots.read(1)?, config.auth.machine_names, tokens.map(Arc::new), config.auth.denials, clock.clone()));
+    let callers =
+        Arc::new(Callers::new(roots.read(1)?, config.auth.machine_names, tokens.map(Arc::new), config.auth.denials, clock.clone()));
     let tls = TlsHandle::new(read_identity(config)?, Protocols::Http2AndHttp1).context("TLS")?;
     let metrics = Arc::new(Metrics::new(&opened.engine, &opened.log));
     let shutdown = Shutdown::new();
     let stopping = Arc::new(AtomicBool::new(false));
     let mut sinks = opened.sinks.clone();
     let knox = config.knox.as_ref().map(|k| {
-        let sink = k.log.clone().map(|path| LineSink::open(SinkTarget::File(path), SINK_BOUND).map(Arc::new)).transpose().context("opening Knox's log")?;
+        let sink = k
+            .log
+            .clone()
+            .map(|path| LineSink::open(SinkTarget::File(path), SINK_BOUND).map(Arc::new))
+            .transpose()
+            .context("opening Knox's log")?;
         sinks.extend(sink.clone());
         let log = sink.map(|sink| KnoxLog::new(sink, k.log_service.clone(), config.name.clone()));
         anyhow::Ok(Knox::new(opened.engine.clone(), callers.clone(), clock.clone(), &config.name, k, log))
     });
     let knox = knox.transpose()?;
-    let back = Arc::new(crate::backstage::Backstage { engine: opened.engine.clone(), log: opened.log.clone(), root: opened.root.clone(), metrics: metrics.clone(), memory });
+    let back = Arc::new(crate::backstage::Backstage {
+        engine: opened.engine.clone(),
+        log: opened.log.clone(),
+        root: opened.root.clone(),
+        metrics: metrics.clone(),
+        memory,
+    });
     let native = config.native.then(|| {
-        Native::new(NativeParts { engine: opened.engine.clone(), callers: callers.clone(), back, clock: clock.clone(), max_value: config.keys.max_value, shutdown: shutdown.clone() })
+        Native::new(NativeParts {
+            engine: opened.engine.clone(),
+            callers: callers.clone(),
+            back,
+            clock: clock.clone(),
+            max_value: config.keys.max_value,
+            shutdown: shutdown.clone(),
+        })
     });
     let app = Arc::new(App { knox, native, engine: opened.engine.clone(), callers: callers.clone(), metrics: metrics.clone(), clock });
     // The next start relies on the revision: all changes up to it have their records before this one.
@@ -339,7 +371,9 @@ pub async fn start(config: &Config, tokens: Option<TokenTable>, memory: String) 
         reason.push_str(&format!("; {} keys are damaged and not served; the sum over all rows {sum}", damaged.len()));
     }
     note(&app, Action::Start, &reason, Some(opened.report.revision)).await?;
-    let bind = |name: &str, address: SocketAddr, security, workers| Listener::bind(&ListenerConfig { name: name.into(), address, security }, workers);
+    let bind = |name: &str, address: SocketAddr, security, workers| {
+        Listener::bind(&ListenerConfig { name: name.into(), address, security }, workers)
+    };
     let clients = config.listen.iter().map(|a| bind("clients", *a, Security::Tls, config.threads)).collect::<Result<Vec<_>, _>>()?;
     let addresses = clients.iter().map(Listener::address).collect();
     let mut serving = vec![serve(clients, Some(tls.clone()), app.clone(), config.limits.clone(), shutdown.clone())?];
@@ -365,36 +399,51 @@ fn notes(config: &Config) -> PathBuf {
 ///
 /// # Errors
 /// When the root does not open the barrier, or files cannot be written.
-pub async fn break_glass(config: &Config, reason: &str, out: &Path) -> Result<String> {
+pub(crate) async fn break_glass(config: &Config, reason: &str, out: &Path) -> Result<String> {
     let (store, ring) = open_ring(config).await?;
     store.close().await;
     Ok(EmergencyAuthority::of(&ring)?.make(reason, &notes(config), out)?.name)
 }
 
 /// What [`check`] found.
-pub struct Checked {
+pub(crate) struct Checked {
     /// Rows and versions.
     pub report: claviger_engine::CheckReport,
     /// What the database engine's own check says.
     pub database: Vec<String>,
     /// The audit log.
     pub log: claviger_audit::Report,
+    /// A revision that the log knows and the database, which is older, does not.
+    pub rolled_back: Option<Revision>,
+}
+
+/// The newest revision that the log's last records name.
+fn newest_recorded(dirs: &[PathBuf]) -> Result<Option<Revision>> {
+    let mut newest = None;
+    for entry in Reader::open(dirs)?.backwards(u64::MAX)?.take(1000) {
+        let (_, entry) = entry?;
+        let Ok(record) = serde_json::from_slice::<Recalled<'_>>(&entry) else { continue };
+        newest = newest.max(record.head.and_then(Revision::parse)).max(record.revision.and_then(Revision::parse));
+    }
+    Ok(newest)
 }
 
 /// Reads and verifies every row, every version and the whole audit log; changes nothing. A server may be running.
 ///
 /// # Errors
 /// When something cannot be read at all.
-pub async fn check(config: &Config) -> Result<Checked> {
+pub(crate) async fn check(config: &Config) -> Result<Checked> {
     let (store, ring) = open_ring(config).await?;
     let database = store.raw_check(true).await?;
     let report = claviger_engine::check(&store, &ring).await?;
     store.close().await;
+    let revision = report.start.revision;
+    let dirs: Vec<_> = std::iter::once(config.audit.folder.clone()).chain(config.audit.standby.clone()).collect();
+    let rolled_back = newest_recorded(&dirs)?.filter(|newest| *newest > revision);
     let seed = ring.audit_seed();
     let key = LogKey::from_seed(LOG_NAME, seed.expose().try_into().context("the audit key's size")?)?;
-    let dirs: Vec<_> = std::iter::once(&config.audit.folder).chain(&config.audit.standby).collect();
     let log = claviger_audit::verify(&dirs, key.verifier())?;
-    Ok(Checked { report, database, log })
+    Ok(Checked { report, database, log, rolled_back })
 }
 
 async fn open_ring(config: &Config) -> Result<(SqlStore, KeyRing)> {
@@ -420,6 +469,7 @@ async fn note(app: &App, action: Action, reason: &str, revision: Option<Revision
         reason,
         revision,
         rights: None,
+        head: None,
     };
     app.engine.note(&record).await.context("writing to the audit log")
 }

@@ -35,6 +35,9 @@ pub(crate) struct Watch {
     /// Streams to open; each takes a file descriptor.
     #[arg(long, default_value_t = 1)]
     streams: usize,
+    /// The type of the events that count; others, such as heartbeats, may repeat an id.
+    #[arg(long, default_value = "message")]
+    event: String,
     /// Seconds to listen, from the moment all streams are open.
     #[arg(long, value_parser = seconds, default_value = "5")]
     duration: Duration,
@@ -114,7 +117,7 @@ impl<'a> Listener<'a> {
             let place = &mut self.streams[event.token().0];
             let Some(stream) = place else { continue };
             let was_open = stream.is_open;
-            let state = stream.advance(|id| {
+            let state = stream.advance(&self.arguments.event, |id| {
                 self.arrivals.entry(id.to_owned()).or_default().push(now);
             })?;
             self.open += usize::from(stream.is_open && !was_open);
@@ -166,8 +169,8 @@ impl Stream {
         Self { connection, is_open: false, chunks: Chunks::default(), events: EventIds::default() }
     }
 
-    /// Takes in what came, and calls `arrived` with the id of each complete event.
-    fn advance(&mut self, arrived: impl FnMut(&str)) -> anyhow::Result<State> {
+    /// Takes in what came, and calls `arrived` with the id of each complete event of the type.
+    fn advance(&mut self, event: &str, arrived: impl FnMut(&str)) -> anyhow::Result<State> {
         let state = self.connection.receive()?;
         let received = &mut self.connection.received;
         if !self.is_open {
@@ -181,7 +184,7 @@ impl Stream {
             self.is_open = true;
         }
         let has_ended = self.chunks.feed(received, &mut self.events.text)?;
-        self.events.take(arrived);
+        self.events.take(event, arrived);
         Ok(if has_ended { State::Closed } else { state })
     }
 }
@@ -191,19 +194,25 @@ impl Stream {
 struct EventIds {
     text: Vec<u8>,
     id: Option<String>,
+    /// The event's type; without one it is a `message`.
+    kind: Option<String>,
 }
 
 impl EventIds {
-    fn take(&mut self, mut arrived: impl FnMut(&str)) {
+    fn take(&mut self, event: &str, mut arrived: impl FnMut(&str)) {
         let mut at = 0;
         while let Some(length) = self.text[at..].iter().position(|byte| *byte == b'\n') {
             let line = self.text[at..at + length].trim_ascii_end();
+            let text = |value: &[u8]| Some(String::from_utf8_lossy(value).trim().to_owned());
             if line.is_empty() {
-                if let Some(id) = self.id.take() {
+                let counts = self.kind.take().as_deref().unwrap_or("message") == event;
+                if let Some(id) = self.id.take().filter(|_| counts) {
                     arrived(&id);
                 }
             } else if let Some(id) = line.strip_prefix(b"id:") {
-                self.id = Some(String::from_utf8_lossy(id).trim().to_owned());
+                self.id = text(id);
+            } else if let Some(kind) = line.strip_prefix(b"event:") {
+                self.kind = text(kind);
             }
             at += length + 1;
         }
@@ -220,10 +229,10 @@ mod tests {
         let mut events = EventIds::default();
         let mut ids = Vec::new();
         events.text.extend_from_slice(b": hello\n\nid: 1-7\ndata: {}\n");
-        events.take(|id| ids.push(id.to_owned()));
+        events.take("message", |id| ids.push(id.to_owned()));
         assert!(ids.is_empty());
-        events.text.extend_from_slice(b"\r\nevent: ping\n\nid:1-8\n\n");
-        events.take(|id| ids.push(id.to_owned()));
+        events.text.extend_from_slice(b"\r\nevent: ping\nid: 1-7\n\nid:1-8\n\n");
+        events.take("message", |id| ids.push(id.to_owned()));
         assert_eq!(ids, ["1-7", "1-8"]);
         assert!(events.text.is_empty());
     }

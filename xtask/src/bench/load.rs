@@ -160,7 +160,7 @@ impl Peer {
         listening: impl FnMut() -> anyhow::Result<()>,
     ) -> anyhow::Result<Value> {
         let mut command = self.command(bench, "watch");
-        command.args(["--target", target, "--streams", &streams.to_string()]);
+        command.args(["--target", target, "--streams", &streams.to_string(), "--event", "changed"]);
         command.args(["--duration", &duration.as_secs_f64().to_string()]);
         watched(&mut command, listening)
     }

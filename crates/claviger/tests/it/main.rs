@@ -4,6 +4,7 @@
 mod hygiene;
 mod command_line;
 mod knox;
+mod matrix;
 mod faults;
 mod operation;
 mod smoke;

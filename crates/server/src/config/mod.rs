@@ -206,7 +206,8 @@ impl Config {
     /// [`ConfigError`] names the place and the remedy.
     pub fn dev(dir: &Path, file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let text = match file {
-            Some(file) => std::fs::read_to_string(file).map_err(|e| ConfigError { place: file.display().to_string(), problem: format!("cannot be read: {e}") })?,
+            Some(file) => std::fs::read_to_string(file)
+                .map_err(|e| ConfigError { place: file.display().to_string(), problem: format!("cannot be read: {e}") })?,
             None => String::new(),
         };
         let name = file.unwrap_or(Path::new("(no file)"));
@@ -229,9 +230,11 @@ impl Config {
             return Err(source.error("server.listen", "say where to listen, such as listen = [\"0.0.0.0:9000\"]"));
         }
         let address = |field: &str, text: &String| {
-            text.parse::<SocketAddr>().map_err(|_| source.error(field, format!("`{text}` is no address; write IP:PORT, such as \"127.0.0.1:9000\"")))
+            text.parse::<SocketAddr>()
+                .map_err(|_| source.error(field, format!("`{text}` is no address; write IP:PORT, such as \"127.0.0.1:9000\"")))
         };
-        let required = |field: &str, value: Option<PathBuf>| value.ok_or_else(|| source.error(field, "is required: the path of a PEM file"));
+        let required =
+            |field: &str, value: Option<PathBuf>| value.ok_or_else(|| source.error(field, "is required: the path of a PEM file"));
         let surfaces = knox.enabled || native.enabled.unwrap_or(true);
         if !surfaces {
             return Err(source.error("native.enabled", "every surface is off; turn on `native.enabled` or `knox.enabled`"));
@@ -390,7 +393,10 @@ fn resolve_keys(raw: &raw::Keys, knox: &raw::Knox, source: &Source<'_>) -> Resul
         max_versions: raw.max_versions.unwrap_or(standard.max_versions),
         inline_limit: raw.inline_limit.unwrap_or(standard.inline_limit),
         default_grants: raw.default_grants.iter().map(grant).collect::<Result<_, _>>()?,
-        policy: knox.access_callback_socket.clone().map(|socket| crate::callback::policy(socket, Duration::from_millis(knox.access_callback_timeout_ms.unwrap_or(1000)))),
+        policy: knox
+            .access_callback_socket
+            .clone()
+            .map(|socket| crate::callback::policy(socket, Duration::from_millis(knox.access_callback_timeout_ms.unwrap_or(1000)))),
         accept_tampering: false,
     })
 }
@@ -456,7 +462,9 @@ mod tests {
 
     #[test]
     fn the_environment_overrides_the_file() {
-        let config = resolve(GOOD, &[("CLAVIGER__SERVER__LISTEN", "[\"127.0.0.1:7\"]"), ("CLAVIGER__LOG__FORMAT", "json"), ("PATH", "x")], false).unwrap();
+        let config =
+            resolve(GOOD, &[("CLAVIGER__SERVER__LISTEN", "[\"127.0.0.1:7\"]"), ("CLAVIGER__LOG__FORMAT", "json"), ("PATH", "x")], false)
+                .unwrap();
         assert_eq!(config.listen, ["127.0.0.1:7".parse().unwrap()]);
         assert!(config.log.json);
         let error = resolve(GOOD, &[("CLAVIGER__LOG__COLOUR", "1")], false).unwrap_err();

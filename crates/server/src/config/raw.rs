@@ -148,7 +148,8 @@ fn override_with(table: &mut toml::Table, name: &str, value: &str) -> Result<(),
     };
     let parsed = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut t| t.remove("v"));
     let value = parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()));
-    let alone = toml::Table::from_iter([(section.to_owned(), toml::Value::Table(toml::Table::from_iter([(field.to_owned(), value.clone())])))]);
+    let alone =
+        toml::Table::from_iter([(section.to_owned(), toml::Value::Table(toml::Table::from_iter([(field.to_owned(), value.clone())])))]);
     alone.try_into::<Raw>().map_err(|e| error(e.message().to_owned()))?;
     let entry = table.entry(section.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
     if let Some(section) = entry.as_table_mut() {

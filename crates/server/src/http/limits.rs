@@ -17,7 +17,7 @@ pub struct Limits {
     pub body_time: Duration,
     /// How far a body may pass the route's limit and still be read away so that the connection is kept.
     pub body_surplus: usize,
-    /// How long a connection without a request stays open.
+    /// How long a connection without a request stays open; on HTTP/2 a few seconds at most (see `h2`).
     pub idle_time: Duration,
     /// After this long without a request a connection gives its buffers back.
     pub release_after: Duration,

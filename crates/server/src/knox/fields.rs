@@ -2,7 +2,7 @@
 
 use super::answers::Reply;
 use super::{Ask, Knox};
-use claviger_domain::{Acl, Capabilities, Caller, Grant, Identity, Preset, Principal, SecretBytes, Transition};
+use claviger_domain::{Acl, Caller, Capabilities, Grant, Identity, Preset, Principal, SecretBytes, Transition};
 use claviger_wire::knox::envelope::Code;
 use claviger_wire::knox::types::{AccessEntry, AccessLevel, EntryRef, PrincipalType, VersionStatus};
 use claviger_wire::knox::{base64, form, json, text};

@@ -48,7 +48,14 @@ pub(crate) struct Ask<'a> {
 
 impl Knox {
     /// The surface with a site's settings.
-    pub fn new(engine: Arc<Engine>, callers: Arc<Callers>, clock: Arc<dyn Clock>, host: &str, config: &KnoxConfig, log: Option<KnoxLog>) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        callers: Arc<Callers>,
+        clock: Arc<dyn Clock>,
+        host: &str,
+        config: &KnoxConfig,
+        log: Option<KnoxLog>,
+    ) -> Self {
         Self {
             engine,
             callers,
@@ -116,7 +123,9 @@ impl Knox {
                 (response, "the target is no URL")
             }
             Routed::ServerOptions => (Response::new(200), "OPTIONS *"),
-            Routed::Redirect { location } => (Response::new(301).with_header("Location", Bytes::from(location.clone())), "redirected to the cleaned path"),
+            Routed::Redirect { location } => {
+                (Response::new(301).with_header("Location", Bytes::from(location.clone())), "redirected to the cleaned path")
+            }
             Routed::MethodNotAllowed => (Response::new(405), "the path does not take this method"),
             _ => return None,
         };
@@ -132,7 +141,10 @@ impl Knox {
             AuthFailure::Unauthenticated(text) => text,
             // A flood of failures is not written one by one; the metrics count it.
             AuthFailure::RateLimited { retry_after_seconds } => {
-                return Reply::new(Code::Unauthenticated, format!("too many failed authentications from your address; try again in {retry_after_seconds} s"));
+                return Reply::new(
+                    Code::Unauthenticated,
+                    format!("too many failed authentications from your address; try again in {retry_after_seconds} s"),
+                );
             }
         };
         match self.record_request(id, None, address, Outcome::Unauthenticated, &text, head).await {
@@ -142,7 +154,15 @@ impl Knox {
     }
 
     /// Records a request that reached no operation.
-    async fn record_request(&self, id: RequestId, caller: Option<&Caller>, address: std::net::IpAddr, outcome: Outcome, reason: &str, head: &Head) -> Result<(), Reply> {
+    async fn record_request(
+        &self,
+        id: RequestId,
+        caller: Option<&Caller>,
+        address: std::net::IpAddr,
+        outcome: Outcome,
+        reason: &str,
+        head: &Head,
+    ) -> Result<(), Reply> {
         let target: String = String::from_utf8_lossy(&head.path).chars().take(512).collect();
         let record = Record {
             at: self.clock.now(),
@@ -156,6 +176,7 @@ impl Knox {
             reason,
             revision: None,
             rights: None,
+            head: None,
         };
         self.engine.note(&record).await.map_err(|e| Reply::new(Code::Internal, e.to_string()))
     }

@@ -194,7 +194,8 @@ impl Knox {
         if before.separate_duties || !expressible {
             return refuse("the ACL has grants that Knox cannot express; change it with `claviger acl`");
         }
-        let administered = |acl: &claviger_domain::Acl| acl.grants().iter().any(|g| g.capabilities.contains(claviger_domain::Capability::Admin));
+        let administered =
+            |acl: &claviger_domain::Acl| acl.grants().iter().any(|g| g.capabilities.contains(claviger_domain::Capability::Admin));
         if self.keep_last_admin && administered(&before.acl) && !administered(after) {
             return refuse("the change would leave the key without an administrator");
         }
@@ -208,7 +209,8 @@ impl Knox {
         let attempted = Attempted { principal: ask.principal(), act: Act::Write, key };
         let id = self.known(ask, key).await?;
         let new = NewVersion { data, expires: None };
-        let added = self.engine.add_version(ask.caller, SURFACE, id, &new, false, Precondition::Any).await.map_err(|e| attempted.reply(e))?;
+        let added =
+            self.engine.add_version(ask.caller, SURFACE, id, &new, false, Precondition::Any).await.map_err(|e| attempted.reply(e))?;
         self.version_answer(added.version)
     }
 

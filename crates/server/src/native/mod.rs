@@ -291,6 +291,7 @@ impl Native {
             reason,
             revision: None,
             rights: None,
+            head: None,
         };
         self.engine().note(&record).await.map_err(|e| Fault::of(&e, false))
     }
@@ -309,6 +310,7 @@ impl Native {
             reason,
             revision: None,
             rights: None,
+            head: None,
         };
         self.engine().note(&record).await
     }

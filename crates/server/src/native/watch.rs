@@ -198,6 +198,7 @@ impl Follower {
             reason: &reason,
             revision: None,
             rights: None,
+            head: None,
         };
         if let Err(error) = self.parts.engine.note(&record).await {
             tracing::error!(%error, "recording the end of a stream");

@@ -249,7 +249,8 @@ impl Name {
     /// Whether there was something to take back.
     fn take_back(&self, graves: &Path) -> Result<bool> {
         let inode_at = |path: &Path| std::fs::symlink_metadata(path).ok().map(|m| m.ino());
-        let raise = |inode: u64, path: &Path| std::fs::hard_link(graves.join(inode.to_string()), path).with_context(|| path.display().to_string());
+        let raise =
+            |inode: u64, path: &Path| std::fs::hard_link(graves.join(inode.to_string()), path).with_context(|| path.display().to_string());
         match self {
             Self::Made(path) => Ok(std::fs::remove_file(path).is_ok()),
             Self::Removed { inode, path } if inode_at(path).is_none() => raise(*inode, path).map(|()| true),

@@ -176,7 +176,12 @@ fn library() -> Result<PathBuf> {
     let (source, built) = (work.path().join("faultfs.c"), work.path().join("faultfs.so"));
     std::fs::write(&source, SOURCE)?;
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
-    let said = Command::new(&compiler).args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"]).arg(&built).arg(&source).args(["-ldl", "-lpthread"]).output();
+    let said = Command::new(&compiler)
+        .args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"])
+        .arg(&built)
+        .arg(&source)
+        .args(["-ldl", "-lpthread"])
+        .output();
     let said = said.with_context(|| format!("running the C compiler `{compiler}`"))?;
     if !said.status.success() {
         bail!("the I/O layer does not compile: {}", String::from_utf8_lossy(&said.stderr));

@@ -37,7 +37,9 @@ impl Small {
         }
         let (mount, script) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (at, program) = (mount.path().display(), crate::program().display());
-        let text = format!("#!/bin/sh\nexec unshare -m sh -c 'mount -t tmpfs -o size={SIZE} none \"{at}\" && exec \"{program}\" \"$@\"' sh \"$@\"\n");
+        let text = format!(
+            "#!/bin/sh\nexec unshare -m sh -c 'mount -t tmpfs -o size={SIZE} none \"{at}\" && exec \"{program}\" \"$@\"' sh \"$@\"\n"
+        );
         let path = script.path().join("small");
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();

@@ -27,8 +27,16 @@ const ROWS: Shows = AtStart("behind Claviger's back");
 /// What is done, in SQL, with `old` an earlier copy and `other` another server's store, and how it must show.
 const TABLE: &[(&str, &str, Shows)] = &[
     ("meta of another key", "UPDATE keys SET meta = (SELECT meta FROM keys WHERE id = 'beta') WHERE id = 'alpha'", InKeys(&["alpha"])),
-    ("meta and mac of another key", "UPDATE keys SET (meta, mac) = (SELECT meta, mac FROM keys WHERE id = 'beta') WHERE id = 'alpha'", InKeys(&["alpha"])),
-    ("an older, wider ACL under the present mac", "UPDATE keys SET meta = (SELECT meta FROM old.keys WHERE id = 'beta') WHERE id = 'beta'", InKeys(&["beta"])),
+    (
+        "meta and mac of another key",
+        "UPDATE keys SET (meta, mac) = (SELECT meta, mac FROM keys WHERE id = 'beta') WHERE id = 'alpha'",
+        InKeys(&["alpha"]),
+    ),
+    (
+        "an older, wider ACL under the present mac",
+        "UPDATE keys SET meta = (SELECT meta FROM old.keys WHERE id = 'beta') WHERE id = 'beta'",
+        InKeys(&["beta"]),
+    ),
     ("empty meta", "UPDATE keys SET meta = x'' WHERE id = 'alpha'", InKeys(&["alpha"])),
     ("another generation", "UPDATE keys SET generation = generation + 1 WHERE id = 'alpha'", InKeys(&["alpha"])),
     ("another incarnation", "UPDATE keys SET incarnation = incarnation + 1 WHERE id = 'alpha'", InKeys(&["alpha"])),
@@ -36,34 +44,98 @@ const TABLE: &[(&str, &str, Shows)] = &[
     ("no mac", "UPDATE keys SET mac = zeroblob(length(mac)) WHERE id = 'alpha'", InKeys(&["alpha"])),
     ("renamed key", "UPDATE keys SET id = 'omega' WHERE id = 'alpha'", InKeys(&["omega"])),
     ("changed data", "UPDATE versions SET data = CAST(zeroblob(5) || substr(data, 6) AS BLOB) WHERE key_id = 'beta'", InKeys(&["beta"])),
-    ("data of another key", "UPDATE versions SET (data, data_len, data_tag) = (SELECT data, data_len, data_tag FROM versions WHERE key_id = 'beta') WHERE key_id = 'gamma'", InKeys(&["gamma"])),
-    ("data key of another key", "UPDATE versions SET wrapped_key = (SELECT wrapped_key FROM versions WHERE key_id = 'beta') WHERE key_id = 'gamma'", InKeys(&["gamma"])),
-    ("data and data key of another key", "UPDATE versions SET (wrapped_key, data, data_len, data_tag) = (SELECT wrapped_key, data, data_len, data_tag FROM versions WHERE key_id = 'beta') WHERE key_id = 'gamma'", InKeys(&["gamma"])),
-    ("two versions' data swapped", "UPDATE versions AS v SET (wrapped_key, data, data_len, data_tag) = (SELECT wrapped_key, data, data_len, data_tag FROM versions WHERE key_id = 'alpha' AND version_id <> v.version_id ORDER BY version_id LIMIT 1) WHERE key_id = 'alpha'", InKeys(&["alpha"])),
-    ("a version row under another key", "UPDATE versions SET key_id = 'gamma', incarnation = (SELECT incarnation FROM keys WHERE id = 'gamma') WHERE key_id = 'beta'", InKeys(&["beta"])),
+    (
+        "data of another key",
+        "UPDATE versions SET (data, data_len, data_tag) = (SELECT data, data_len, data_tag FROM versions WHERE key_id = 'beta') WHERE key_id = 'gamma'",
+        InKeys(&["gamma"]),
+    ),
+    (
+        "data key of another key",
+        "UPDATE versions SET wrapped_key = (SELECT wrapped_key FROM versions WHERE key_id = 'beta') WHERE key_id = 'gamma'",
+        InKeys(&["gamma"]),
+    ),
+    (
+        "data and data key of another key",
+        "UPDATE versions SET (wrapped_key, data, data_len, data_tag) = (SELECT wrapped_key, data, data_len, data_tag FROM versions WHERE key_id = 'beta') WHERE key_id = 'gamma'",
+        InKeys(&["gamma"]),
+    ),
+    (
+        "two versions' data swapped",
+        "UPDATE versions AS v SET (wrapped_key, data, data_len, data_tag) = (SELECT wrapped_key, data, data_len, data_tag FROM versions WHERE key_id = 'alpha' AND version_id <> v.version_id ORDER BY version_id LIMIT 1) WHERE key_id = 'alpha'",
+        InKeys(&["alpha"]),
+    ),
+    (
+        "a version row under another key",
+        "UPDATE versions SET key_id = 'gamma', incarnation = (SELECT incarnation FROM keys WHERE id = 'gamma') WHERE key_id = 'beta'",
+        InKeys(&["beta"]),
+    ),
     ("deleted key row", "DELETE FROM keys WHERE id = 'beta'", ROWS),
-    ("deleted key with all of it", "DELETE FROM keys WHERE id = 'beta'; DELETE FROM versions WHERE key_id = 'beta'; DELETE FROM history WHERE key_id = 'beta'", ROWS),
+    (
+        "deleted key with all of it",
+        "DELETE FROM keys WHERE id = 'beta'; DELETE FROM versions WHERE key_id = 'beta'; DELETE FROM history WHERE key_id = 'beta'",
+        ROWS,
+    ),
     ("deleted version rows", "DELETE FROM versions WHERE key_id = 'alpha'", InKeys(&["alpha"])),
-    ("one deleted version row", "DELETE FROM versions WHERE key_id = 'alpha' AND version_id = (SELECT min(version_id) FROM versions WHERE key_id = 'alpha')", InKeys(&["alpha"])),
+    (
+        "one deleted version row",
+        "DELETE FROM versions WHERE key_id = 'alpha' AND version_id = (SELECT min(version_id) FROM versions WHERE key_id = 'alpha')",
+        InKeys(&["alpha"]),
+    ),
     ("key row of an older copy", "INSERT OR REPLACE INTO keys SELECT * FROM old.keys WHERE id = 'beta'", ROWS),
-    ("key row of the history", "UPDATE keys SET (generation, meta, mac) = (SELECT generation, meta, mac FROM history WHERE key_id = 'beta' ORDER BY revision LIMIT 1) WHERE id = 'beta'", ROWS),
-    ("key row of an older copy, with its change taken back", "INSERT OR REPLACE INTO keys SELECT * FROM old.keys WHERE id = 'beta'; DELETE FROM changes WHERE target = 'beta' AND revision > (SELECT max(revision) FROM old.changes)", ROWS),
-    ("deleted key brought back from an older copy", "INSERT INTO keys SELECT * FROM old.keys WHERE id = 'zeta'; INSERT INTO versions SELECT * FROM old.versions WHERE key_id = 'zeta'", ROWS),
-    ("the same without its tombstone", "INSERT INTO keys SELECT * FROM old.keys WHERE id = 'zeta'; INSERT INTO versions SELECT * FROM old.versions WHERE key_id = 'zeta'; DELETE FROM tombstones", ROWS),
-    ("key of another store", "INSERT INTO keys SELECT * FROM other.keys WHERE id = 'foreign'; INSERT INTO versions SELECT * FROM other.versions WHERE key_id = 'foreign'", InKeys(&["foreign"])),
-    ("key of another store in the place of one", "INSERT OR REPLACE INTO keys SELECT * FROM other.keys WHERE id = 'beta'", InKeys(&["beta"])),
-    ("version of another store", "INSERT INTO versions SELECT 'beta', (SELECT incarnation FROM keys WHERE id = 'beta'), version_id, wrapped_key, data_len, data_tag, data FROM other.versions WHERE key_id = 'foreign'", ROWS),
+    (
+        "key row of the history",
+        "UPDATE keys SET (generation, meta, mac) = (SELECT generation, meta, mac FROM history WHERE key_id = 'beta' ORDER BY revision LIMIT 1) WHERE id = 'beta'",
+        ROWS,
+    ),
+    (
+        "key row of an older copy, with its change taken back",
+        "INSERT OR REPLACE INTO keys SELECT * FROM old.keys WHERE id = 'beta'; DELETE FROM changes WHERE target = 'beta' AND revision > (SELECT max(revision) FROM old.changes)",
+        ROWS,
+    ),
+    (
+        "deleted key brought back from an older copy",
+        "INSERT INTO keys SELECT * FROM old.keys WHERE id = 'zeta'; INSERT INTO versions SELECT * FROM old.versions WHERE key_id = 'zeta'",
+        ROWS,
+    ),
+    (
+        "the same without its tombstone",
+        "INSERT INTO keys SELECT * FROM old.keys WHERE id = 'zeta'; INSERT INTO versions SELECT * FROM old.versions WHERE key_id = 'zeta'; DELETE FROM tombstones",
+        ROWS,
+    ),
+    (
+        "key of another store",
+        "INSERT INTO keys SELECT * FROM other.keys WHERE id = 'foreign'; INSERT INTO versions SELECT * FROM other.versions WHERE key_id = 'foreign'",
+        InKeys(&["foreign"]),
+    ),
+    (
+        "key of another store in the place of one",
+        "INSERT OR REPLACE INTO keys SELECT * FROM other.keys WHERE id = 'beta'",
+        InKeys(&["beta"]),
+    ),
+    (
+        "version of another store",
+        "INSERT INTO versions SELECT 'beta', (SELECT incarnation FROM keys WHERE id = 'beta'), version_id, wrapped_key, data_len, data_tag, data FROM other.versions WHERE key_id = 'foreign'",
+        ROWS,
+    ),
     ("removed tombstone", "DELETE FROM tombstones", ROWS),
     ("tombstone of another store", "INSERT INTO tombstones SELECT * FROM other.tombstones", ROWS),
     ("removed grant", "DELETE FROM \"grants\"", ROWS),
     ("edited grant", "UPDATE \"grants\" SET body = CAST(substr(body, 1, length(body) - 1) || x'7f' AS BLOB)", InLog("do not count")),
     ("grant under another prefix", "INSERT INTO \"grants\" SELECT 'alpha:', generation, epoch, revision, mac, body FROM \"grants\"", ROWS),
     ("grant of another store", "INSERT OR REPLACE INTO \"grants\" SELECT * FROM other.\"grants\"", ROWS),
-    ("head of an older copy", "UPDATE head SET (epoch, revision, commit_id, sealed) = (SELECT epoch, revision, commit_id, sealed FROM old.head)", AtStart("roll")),
+    (
+        "head of an older copy",
+        "UPDATE head SET (epoch, revision, commit_id, sealed) = (SELECT epoch, revision, commit_id, sealed FROM old.head)",
+        AtStart("roll"),
+    ),
     ("a larger revision in the head", "UPDATE head SET revision = revision + 1", AtStart("head")),
     ("another commit id in the head", "UPDATE head SET commit_id = zeroblob(16)", AtStart("head")),
     ("no head", "DELETE FROM head", AtStart("store")),
-    ("head of another store", "UPDATE head SET (epoch, revision, commit_id, sealed) = (SELECT epoch, revision, commit_id, sealed FROM other.head)", AtStart("head")),
+    (
+        "head of another store",
+        "UPDATE head SET (epoch, revision, commit_id, sealed) = (SELECT epoch, revision, commit_id, sealed FROM other.head)",
+        AtStart("head"),
+    ),
     ("no barrier key", "DELETE FROM barrier", AtStart("barrier")),
     ("barrier key of another store", "UPDATE barrier SET wrapped = (SELECT wrapped FROM other.barrier)", AtStart("barrier")),
 ];
@@ -206,7 +278,11 @@ impl Scene {
             (Some(words), InKeys(_) | InLog(_)) => bail!("it did not start: {words}"),
             (None, InLog(expected)) => {
                 let damaged = self.read_all()?;
-                ensure!(damaged.is_empty() && self.server.log().contains(expected), "damaged are {damaged:?}; its log: {}", self.server.log());
+                ensure!(
+                    damaged.is_empty() && self.server.log().contains(expected),
+                    "damaged are {damaged:?}; its log: {}",
+                    self.server.log()
+                );
             }
             (None, AtStart(_)) => bail!("it started; its log: {}", self.server.log()),
             (None, InKeys(ids)) => {

@@ -313,11 +313,14 @@ fn observe(client: &mut Client, admin: &str, id: &str) -> Result<Observed> {
 fn versions(read: &Answer) -> Result<Vec<Version>> {
     let json = read.json();
     let listed = json["data"]["versions"].as_array().context("no versions")?;
-    listed.iter().map(|v| {
-        let status = v["status"].as_str().unwrap_or_default();
-        let status = ["Primary", "Active", "Inactive"].into_iter().find(|s| *s == status).context("an unknown status")?;
-        Ok(Version { id: v["id"].as_u64(), data: v["data"].as_str().unwrap_or_default().to_owned(), status })
-    }).collect()
+    listed
+        .iter()
+        .map(|v| {
+            let status = v["status"].as_str().unwrap_or_default();
+            let status = ["Primary", "Active", "Inactive"].into_iter().find(|s| *s == status).context("an unknown status")?;
+            Ok(Version { id: v["id"].as_u64(), data: v["data"].as_str().unwrap_or_default().to_owned(), status })
+        })
+        .collect()
 }
 
 /// Standard base64.

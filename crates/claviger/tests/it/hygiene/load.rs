@@ -65,7 +65,11 @@ impl Work {
     }
 
     pub(crate) fn form(&self, method: &'static str, target: String, form: &[(&str, &str)]) -> Ask {
-        let encode = |text: &str| text.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }).collect::<String>();
+        let encode = |text: &str| {
+            text.bytes()
+                .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+                .collect::<String>()
+        };
         let body = form.iter().map(|(k, v)| format!("{}={}", encode(k), encode(v))).collect::<Vec<_>>().join("&");
         let content_type = (!form.is_empty()).then_some("application/x-www-form-urlencoded");
         Ask { method, target, authorization: self.admin.clone(), content_type, body: body.into_bytes() }
@@ -99,7 +103,10 @@ impl Ask {
     }
 
     fn into_http2(self) -> http::Request<Full<Bytes>> {
-        let request = http::Request::builder().method(self.method).uri(format!("https://localhost{}", self.target)).header("authorization", self.authorization);
+        let request = http::Request::builder()
+            .method(self.method)
+            .uri(format!("https://localhost{}", self.target))
+            .header("authorization", self.authorization);
         let request = self.content_type.into_iter().fold(request, |r, c| r.header("content-type", c));
         request.body(Full::from(self.body)).unwrap()
     }
@@ -132,7 +139,8 @@ pub(crate) async fn connect_http2(server: &TestServer) -> Http2 {
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let socket = tokio::net::TcpStream::connect(server.address()).await.unwrap();
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap();
+    let stream =
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
     let (sender, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(driver);

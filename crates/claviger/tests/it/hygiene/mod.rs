@@ -61,7 +61,13 @@ fn plant(client: &mut Client, work: &Work) {
 }
 
 /// Runs `during` while clients work, and gives back their open connections.
-fn under_load(server: &TestServer, work: &Arc<Work>, http2: &[load::Http2], runtime: &tokio::runtime::Runtime, during: impl FnOnce()) -> Vec<Client> {
+fn under_load(
+    server: &TestServer,
+    work: &Arc<Work>,
+    http2: &[load::Http2],
+    runtime: &tokio::runtime::Runtime,
+    during: impl FnOnce(),
+) -> Vec<Client> {
     work.stop.store(false, Ordering::Relaxed);
     let connections = (0..HTTP1).map(|_| server.client().unwrap());
     let threads: Vec<_> = connections.enumerate().map(|(nth, client)| load::http1(client, work.clone(), nth * 5)).collect();

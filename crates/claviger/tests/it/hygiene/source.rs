@@ -33,7 +33,10 @@ fn offenders(text: &str) -> impl Iterator<Item = String> {
         let item = after.split("\n}").next().unwrap_or_default();
         let name = item.split("struct ").nth(1).or(item.split("enum ").nth(1)).unwrap_or_default();
         let name = name.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned();
-        let fields = item.lines().filter_map(|line| line.split_once(": ")).map(|(before, kind)| (before.rsplit(' ').next().unwrap_or_default(), kind));
+        let fields = item
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .map(|(before, kind)| (before.rsplit(' ').next().unwrap_or_default(), kind));
         let secret = fields.filter(|(field, kind)| SECRET_FIELDS.contains(field) && is_plain(kind));
         secret.map(|(field, kind)| format!("{name}.{field}: {kind}")).collect::<Vec<_>>()
     })
@@ -41,9 +44,9 @@ fn offenders(text: &str) -> impl Iterator<Item = String> {
 
 /// Types whose own `Debug` shows all that they hold.
 fn is_plain(kind: &str) -> bool {
-    ["String", "Vec<u8>", "Bytes", "Box<[u8]>", "[u8", "&str", "&[u8]", "&'a str", "&'a [u8]", "Zeroizing", "Cow<"].iter().any(|plain| {
-        kind.trim_start_matches("Option<").trim_start_matches("Vec<Vec").starts_with(plain)
-    })
+    ["String", "Vec<u8>", "Bytes", "Box<[u8]>", "[u8", "&str", "&[u8]", "&'a str", "&'a [u8]", "Zeroizing", "Cow<"]
+        .iter()
+        .any(|plain| kind.trim_start_matches("Option<").trim_start_matches("Vec<Vec").starts_with(plain))
 }
 
 #[test]
@@ -59,11 +62,8 @@ fn the_rule_sees_what_it_is_for() {
 #[test]
 fn a_panic_with_a_secret_in_hand_does_not_tell_it() {
     let secret = || claviger_domain::SecretBytes::new(b"hunter2 and more".to_vec());
-    let results: [fn(claviger_domain::SecretBytes); 3] = [
-        |secret| panic!("{secret:?}"),
-        |secret| Err::<(), _>(secret).unwrap(),
-        |secret| assert_eq!(format!("{secret:#?}"), ""),
-    ];
+    let results: [fn(claviger_domain::SecretBytes); 3] =
+        [|secret| panic!("{secret:?}"), |secret| Err::<(), _>(secret).unwrap(), |secret| assert_eq!(format!("{secret:#?}"), "")];
     for result in results {
         let payload = std::panic::catch_unwind(|| result(secret())).unwrap_err();
         let said = payload.downcast::<String>().unwrap();

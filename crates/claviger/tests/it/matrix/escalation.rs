@@ -555,7 +555,7 @@ fn round_about(trial: &mut Trial) {
     );
     trial.admin(&Asked::json("POST", "/api/v1/keys/team/db/-/versions", json!({ "data": SECRET })));
     let target = format!("/api/v1/watch?id=team/db&id=duty/db&prefix=team/&prefix=duty/&since={}&heartbeat=1", trial.since);
-    let mut follow = |person: &Person| Voice::of(person, &trial.server).follow(&target, |text| text.contains("event: heartbeat"));
+    let follow = |person: &Person| Voice::of(person, &trial.server).follow(&target, |text| text.contains("event: heartbeat"));
     let (stranger, reader) = (follow(&ALICE), follow(&BOB));
     let told = |text: &str| text.contains("team/db") || text.contains("duty/db");
     trial.found(

@@ -112,7 +112,7 @@ pub(super) const NATIVE: &[Row] = &[
     row("PATCH", "/api/v1/keys/{id}/-/acl", "change rights", Right("admin"), |p| {
         Asked::json("PATCH", key(p, "/-/acl"), json!({ "grants": [{ "principal": "user:absent", "preset": "none" }] }))
     }),
-    row("GET", "/api/v1/keys/{id}/-/explain", "explain oneself", Right("list"), |p| {
+    row("GET", "/api/v1/keys/{id}/-/explain", "explain oneself", AnyRight, |p| {
         Asked::new("GET", key(p, &format!("/-/explain?{}", p.himself)))
     }),
     row("GET", "/api/v1/keys/{id}/-/explain", "explain another", Right("admin"), |p| {
