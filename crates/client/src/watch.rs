@@ -160,11 +160,12 @@ impl Follower {
             let frames = parser.push(bytes.bytes()).map_err(|_| Error::Malformed("the watch is no stream of events".to_owned()))?;
             for frame in frames {
                 self.backoff.reset();
-                let Some((event, revision)) = event(&frame)? else { continue };
-                if self.events.send(event).await.is_err() {
+                if let Some(event) = event(&frame)?
+                    && self.events.send(event).await.is_err()
+                {
                     return Ok(Gone);
                 }
-                self.request.since = Some(revision);
+                self.request.since = resume_point(&frame)?.or(self.request.since);
             }
         }
     }
@@ -195,8 +196,18 @@ fn target(request: &WatchRequest) -> Request {
     Request { accept: "text/event-stream", ..Request::new("GET", target) }
 }
 
-/// The event of a frame and the revision to go on from; nothing for heartbeats and kinds of later servers.
-fn event(frame: &Frame) -> Result<Option<(Event, Revision)>, Error> {
+/// Where to go on after a break, once this frame has been handed on. The server gives an `id` only to the last event of a
+/// change and to heartbeats, so that a break among the events of one change loses none of them.
+fn resume_point(frame: &Frame) -> Result<Option<Revision>, Error> {
+    match (frame.id.as_str(), frame.event.as_str()) {
+        ("", "ready" | "compacted") => parse_revision(&parse_json::<WatchEvent>(frame.data.as_bytes())?.revision).map(Some),
+        ("", _) => Ok(None),
+        (id, _) => parse_revision(id).map(Some),
+    }
+}
+
+/// The event of a frame; nothing for heartbeats and kinds of later servers.
+fn event(frame: &Frame) -> Result<Option<Event>, Error> {
     let kind = frame.event.as_str();
     if !matches!(kind, "ready" | "changed" | "deleted" | "revoked" | "compacted") {
         return Ok(None);
@@ -216,7 +227,7 @@ fn event(frame: &Frame) -> Result<Option<(Event, Revision)>, Error> {
             }
         }
     };
-    Ok(Some((event, revision)))
+    Ok(Some(event))
 }
 
 #[cfg(test)]
@@ -224,20 +235,29 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn read(kind: &str, data: &str) -> Result<Option<(Event, Revision)>, Error> {
-        event(&Frame { event: kind.to_owned(), id: String::new(), data: data.to_owned() })
+    fn frame(kind: &str, id: &str, data: &str) -> Frame {
+        Frame { event: kind.to_owned(), id: id.to_owned(), data: data.to_owned() }
     }
 
     #[test]
     fn frames_become_events() {
-        let (event, revision) = read("changed", r#"{"id":"db/pw","revision":"1.7","what":"promote"}"#).unwrap().unwrap();
-        assert!(matches!(event, Event::Changed(c) if c.id == "db/pw" && c.what.as_deref() == Some("promote")));
-        assert_eq!(revision.to_string(), "1.7");
-        assert!(matches!(read("compacted", r#"{"revision":"1.9"}"#).unwrap(), Some((Event::Compacted { .. }, _))));
+        let read = |kind: &str, data: &str| event(&frame(kind, "", data));
+        let changed = read("changed", r#"{"id":"db/pw","revision":"1.7","what":"promote"}"#).unwrap().unwrap();
+        assert!(matches!(changed, Event::Changed(c) if c.id == "db/pw" && c.what.as_deref() == Some("promote")));
+        assert!(matches!(read("compacted", r#"{"revision":"1.9"}"#).unwrap(), Some(Event::Compacted { .. })));
         assert!(read("heartbeat", "").unwrap().is_none());
         assert!(read("of-the-future", "?").unwrap().is_none());
         assert!(read("changed", r#"{"revision":"1.7"}"#).is_err());
         assert!(read("changed", r#"{"id":"a","revision":"7"}"#).is_err());
+    }
+
+    #[test]
+    fn a_break_within_one_change_loses_none_of_its_events() {
+        let point = |kind: &str, id: &str, data: &str| resume_point(&frame(kind, id, data)).unwrap().map(|r| r.to_string());
+        assert_eq!(point("revoked", "", r#"{"id":"a","revision":"1.7"}"#), None);
+        assert_eq!(point("revoked", "1.7", r#"{"id":"b","revision":"1.7"}"#).as_deref(), Some("1.7"));
+        assert_eq!(point("heartbeat", "1.9", "").as_deref(), Some("1.9"));
+        assert_eq!(point("ready", "", r#"{"revision":"1.5"}"#).as_deref(), Some("1.5"));
     }
 
     #[test]

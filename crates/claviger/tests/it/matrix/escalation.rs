@@ -244,6 +244,11 @@ fn granting_to_oneself(trial: &mut Trial) {
         "carol",
         &["user:carol", "user_group:ops", "user_group:night"],
     );
+    lists_with_oneself(trial);
+}
+
+/// The same in other ways than by a plain entry.
+fn lists_with_oneself(trial: &mut Trial) {
     let hidden =
         |to: &str| try_to("both", grant("duty/db", to, &["read"]), "401 unauthenticated").with("Authorization", "Machine dev-other");
     trial.idea(
@@ -326,6 +331,12 @@ fn prefixes(trial: &mut Trial) {
         "a query names one prefix and the body another",
         vec![try_to("carol", Asked { target: "/api/v1/prefix?prefix=duty/".to_owned(), ..put("team/", "user:friend", ADMIN) }, INVALID)],
     );
+    strangers_prefixes(trial);
+}
+
+/// Prefixes of those who have no right on them.
+fn strangers_prefixes(trial: &mut Trial) {
+    let put = |prefix: &str, to: &str, rights: &[&'static str]| stage::put_prefix(prefix, &[entry(to, rights)], false);
     trial.idea(
         "somebody without a right on a prefix writes, removes or shows it, with and without If-Match, there or not",
         ["", "team/", "team/none/", "nowhere/"]
@@ -543,6 +554,11 @@ fn round_about(trial: &mut Trial) {
     let many = trial.voice("alice").must(&Asked::json("POST", "/api/v1/read", json!({ "ids": ["team/db", "team/none", "duty/db"] })));
     let errors: Vec<_> = many["items"].as_array().unwrap().iter().map(|i| i["error"].clone()).collect();
     trial.found("… reads many keys at once, there or not", "each `not_found`", errors == ["not_found"; 3]);
+    servers_own(trial);
+}
+
+/// The server's own routes, and streams.
+fn servers_own(trial: &mut Trial) {
     trial.idea(
         "administrators of keys and of prefixes use the server's own routes",
         ["mallory", "lead", "carol", "bob"]
