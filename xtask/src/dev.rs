@@ -43,7 +43,10 @@ impl Server {
     /// # Errors
     /// It does not end in time, or not well; it is killed then.
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
-        terminate(&self.child)?;
+        // Ctrl-C reaches it too: then it has ended by itself, or is about to.
+        if self.child.try_wait()?.is_none() {
+            terminate(&self.child)?;
+        }
         let begun = Instant::now();
         while begun.elapsed() < STOP_LIMIT {
             if let Some(status) = self.child.try_wait()? {

@@ -135,20 +135,39 @@ impl Disk {
     /// Fills a new file with `length` zeros past the page cache, which then neither holds them nor has to write them out;
     /// through it where the file system cannot do otherwise. The caller syncs.
     pub(crate) fn zero_all(&self, file: &File, path: &Path, length: u64) -> Result<(), AuditError> {
-        let flags = i32::try_from(OFlags::DIRECT.bits()).ok();
-        let direct = flags.and_then(|flags| OpenOptions::new().write(true).custom_flags(flags).open(path).ok());
-        let Some(direct) = direct else { return self.zero(file, path, 0, length) };
+        let whole = length / BLOCK as u64 * BLOCK as u64;
+        match Self::open_direct(path) {
+            Some(direct) => {
+                self.zero_directly(&direct, path, 0, whole)?;
+                self.zero(file, path, whole, length)
+            }
+            None => self.zero(file, path, 0, length),
+        }
+    }
+
+    /// Fills a file that others append to with zeros from one block's start to another's, durably.
+    pub(crate) fn extend(&self, path: &Path, from: u64, to: u64) -> Result<(), AuditError> {
+        let unsupported = || AuditError::io("opening", path, &io::ErrorKind::Unsupported.into());
+        let direct = Self::open_direct(path).ok_or_else(unsupported)?;
+        self.zero_directly(&direct, path, from, to)?;
+        self.sync_data(&direct, path)
+    }
+
+    fn open_direct(path: &Path) -> Option<File> {
+        let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
+        OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
+    }
+
+    fn zero_directly(&self, direct: &File, path: &Path, from: u64, to: u64) -> Result<(), AuditError> {
         let room = vec![0; ZERO_SLICE + BLOCK];
         let aligned = room.as_ptr().align_offset(BLOCK);
-        let zeros = &room[aligned..aligned + ZERO_SLICE];
-        let whole = length / BLOCK as u64 * BLOCK as u64;
-        let mut at = 0;
-        while at < whole {
-            let slice = usize::try_from(whole - at).map_or(ZERO_SLICE, |rest| rest.min(ZERO_SLICE));
-            self.write_at(&direct, path, at, &zeros[..slice])?;
+        let mut at = from;
+        while at < to {
+            let slice = usize::try_from(to - at).map_or(ZERO_SLICE, |rest| rest.min(ZERO_SLICE));
+            self.write_at(direct, path, at, &room[aligned..aligned + slice])?;
             at += slice as u64;
         }
-        self.zero(file, path, whole, length)
+        Ok(())
     }
 
     /// Writes zeros from `from` to `to`, so that later writes there change no metadata. The caller syncs.

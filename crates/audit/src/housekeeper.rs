@@ -35,6 +35,13 @@ pub(crate) enum Job {
         dir: PathBuf,
         length: u64,
     },
+    /// Fill more of the part that is being written, behind what is filled already. Nothing else writes there meanwhile.
+    Extend {
+        path: PathBuf,
+        from: u64,
+        to: u64,
+        reply: mpsc::Sender<Result<u64, AuditError>>,
+    },
     Prune {
         before: u64,
         reply: mpsc::Sender<Result<u64, AuditError>>,
@@ -63,6 +70,12 @@ impl Housekeeper {
                 Ok(Job::Checkpoint { head, keep }) => self.checkpoint(head, keep),
                 Ok(Job::Finish { number, root, leaves, part }) => self.finish(number, root, &leaves, part),
                 Ok(Job::Prepare { dir, length }) => self.prepare(&dir, length),
+                Ok(Job::Extend { path, from, to, reply }) => {
+                    let filled = self.disk.extend(&path, from, to).map(|()| to);
+                    let outcome = filled.as_ref().map(drop).map_err(Clone::clone);
+                    let _ = reply.send(filled);
+                    outcome
+                }
                 Ok(Job::Prune { before, reply }) => {
                     let _ = reply.send(self.prune(before));
                     Ok(())

@@ -223,6 +223,7 @@ fn resume(disk: &Disk, dirs: &[PathBuf], part: Part, file: File) -> Result<Optio
         dir,
         offset,
         ready,
+        extending: None,
         grow: 256 << 10,
         direct: None,
         direct_tried: false,

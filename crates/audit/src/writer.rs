@@ -6,7 +6,7 @@
 //! overwritten; whatever is not known to be durable is written again into a new part, which begins at
 //! the first such entry and thereby cuts the old one off.
 
-use crate::direct::Direct;
+use crate::direct::{BLOCK, Direct};
 use crate::disk::Disk;
 use crate::error::AuditError;
 use crate::frame::{FRAME_HEADER, PART_HEADER, PartHeader, SEGMENT, SEGMENT_HEIGHT, body_prefix, seal};
@@ -29,6 +29,10 @@ const FIRST_REGION: u64 = 1 << 20;
 const GROW: (u64, u64) = (256 << 10, 4 << 20);
 /// Largest file that is prepared ahead.
 const MAX_SPARE: u64 = 256 << 20;
+/// With less than this filled ahead, more is asked for.
+const LOW: u64 = 512 << 10;
+/// By how much at least.
+const EXTENSION: u64 = 4 << 20;
 /// First and longest pause between attempts while the log cannot be written.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// A buffer that grew beyond this in one burst is not kept.
@@ -94,6 +98,40 @@ pub(crate) struct OpenPart {
     /// For durable writes, once it was found out whether they can be had.
     pub(crate) direct: Option<Direct>,
     pub(crate) direct_tried: bool,
+    /// What the housekeeper answers when it has filled more.
+    pub(crate) extending: Option<mpsc::Receiver<Result<u64, AuditError>>>,
+}
+
+impl OpenPart {
+    /// Takes what the housekeeper has filled; waits for it only when `needed` lies behind what is ready, since two must not
+    /// fill the same region.
+    fn take_extension(&mut self, needed: u64) {
+        let Some(answer) = &self.extending else { return };
+        let filled = match answer.try_recv() {
+            Ok(filled) => filled,
+            Err(mpsc::TryRecvError::Empty) if needed <= self.ready => return,
+            Err(_) => answer.recv().unwrap_or(Ok(self.ready)),
+        };
+        self.extending = None;
+        // A failure shows again when the writer fills by itself, and is dealt with there.
+        self.ready = filled.unwrap_or(self.ready).max(self.ready);
+    }
+
+    /// Has more filled in good time, if the segment's remaining entries will need it.
+    fn ask_for_more(&mut self, size: u64, jobs: &mpsc::Sender<Job>) {
+        let left = self.ready.saturating_sub(self.offset);
+        let entries = size.saturating_sub(self.header.first).max(1);
+        let needed = self.offset / entries * (SEGMENT - size % SEGMENT);
+        let is_time =
+            self.direct.is_some() && self.extending.is_none() && left < LOW && left < needed && self.ready.is_multiple_of(BLOCK as u64);
+        if is_time {
+            let (reply, answer) = mpsc::channel();
+            let to = self.ready + needed.next_multiple_of(EXTENSION).clamp(EXTENSION, MAX_SPARE / 4);
+            // Where nobody answers, the writer fills by itself.
+            let _ = jobs.send(Job::Extend { path: self.path.clone(), from: self.ready, to, reply });
+            self.extending = Some(answer);
+        }
+    }
 }
 
 /// A frame that is not known to be durable, or not yet in the tree.
@@ -375,10 +413,12 @@ impl Writer {
             let room = Direct::end(part.offset, 1) <= part.ready;
             part.direct = if room { Direct::open(disk, &part.path, &part.file, part.offset) } else { None };
         }
+        part.take_extension(Direct::end(part.offset, frame.bytes.len()));
         if Direct::end(part.offset, frame.bytes.len()) > part.ready {
             let from = part.ready.max(part.offset);
-            match disk.zero(&part.file, &part.path, from, end + part.grow) {
-                Ok(()) => part.ready = end + part.grow,
+            let to = (end + part.grow).next_multiple_of(BLOCK as u64);
+            match disk.zero(&part.file, &part.path, from, to) {
+                Ok(()) => part.ready = to,
                 // There may still be room for the frame itself.
                 Err(error) if error.is_full() => shared.full.store(true, Ordering::SeqCst),
                 Err(error) => return Err(error),
@@ -503,7 +543,18 @@ impl Writer {
             let _ = self.disk.remove(&unnamed);
             return Err(error);
         }
-        Ok(OpenPart { file, path, header, dir, offset: PART_HEADER as u64, ready, grow: GROW.0, direct: None, direct_tried: false })
+        Ok(OpenPart {
+            file,
+            path,
+            header,
+            dir,
+            offset: PART_HEADER as u64,
+            ready,
+            grow: GROW.0,
+            direct: None,
+            direct_tried: false,
+            extending: None,
+        })
     }
 
     /// Turns a blank file into a part: the name appears only once the header is on disk.
@@ -594,6 +645,9 @@ impl Writer {
 
     fn do_what_is_due(&mut self) {
         self.ask_for_spare();
+        if let Some(part) = &mut self.part {
+            part.ask_for_more(self.size, &self.jobs);
+        }
         let now = Instant::now();
         let sync_due = match (self.config.durability, self.unsynced_since) {
             (Durability::Interval(interval), Some(since)) => now >= since + interval,

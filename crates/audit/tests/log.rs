@@ -579,11 +579,11 @@ fn an_interval_acknowledges_before_the_sync_and_a_failed_one_loses_nothing() {
     trip.arm(io::ErrorKind::Other);
     append_many(&log, 1000, 1010);
     let deadline = Instant::now() + Duration::from_secs(20);
-    while log.size() < 1010 || trip.hits.load(SeqCst) == 0 {
+    while log.size() < 1010 || log.metrics().snapshot().failovers == 0 {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(log.metrics().snapshot().failovers, 1);
+    assert_eq!((trip.hits.load(SeqCst), log.metrics().snapshot().failovers), (1, 1));
     append_many(&log, 1010, 1020);
     drop(log);
     assert_holds(&one(dir.path()), 1020);

@@ -112,8 +112,12 @@ mod tests {
     fn site() -> Site {
         let ca = Authority::root("ca");
         let bundles = BTreeMap::from([(TrustDomain::parse("dom").unwrap(), ca.roots())]);
-        let verifiers =
-            Verifiers { machines: Some(MachineCertificates::new(ca.roots())), services: Some(TrustBundles::new(bundles)), break_glass: None, generation: 1 };
+        let verifiers = Verifiers {
+            machines: Some(MachineCertificates::new(ca.roots())),
+            services: Some(TrustBundles::new(bundles)),
+            break_glass: None,
+            generation: 1,
+        };
         let alice = StaticUser { name: "alice".into(), groups: vec![], token: b"tok".to_vec().into() };
         let tokens = Some(Arc::new(TokenTable::new(vec![alice]).unwrap()));
         let providers = KnoxProviders::standard(&verifiers, MachineNames::default(), tokens, SpiffeRules::KnoxLenient);

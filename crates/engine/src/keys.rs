@@ -125,7 +125,7 @@ impl Engine {
             }
             Err(error) => {
                 let subjects = [Subject { key: id, versions: &[] }];
-                Err(self.refuse(&Note { caller, surface, action: Action::Read, subjects: &subjects }, error).await)
+                Err(Box::pin(self.refuse(&Note { caller, surface, action: Action::Read, subjects: &subjects }, error)).await)
             }
         }
     }
@@ -161,7 +161,7 @@ impl Engine {
             let plain = match &sealed.data {
                 Some(data) => open(&sealed.wrapped_key, data)?,
                 None => {
-                    let (wrapped, data) = self.stored(permit.key(), version.id).await?;
+                    let (wrapped, data) = Box::pin(self.stored(permit.key(), version.id)).await?;
                     open(&wrapped, &data)?
                 }
             };

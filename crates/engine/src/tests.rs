@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 struct Log {
     lines: Mutex<Vec<String>>,
     broken: AtomicBool,
+    short: AtomicBool,
 }
 
 impl AuditSink for Log {
@@ -32,6 +33,10 @@ impl AuditSink for Log {
 
     fn checkpoint(&self) -> Option<LogCheckpoint> {
         None
+    }
+
+    fn is_short_of_space(&self) -> bool {
+        self.short.load(Ordering::SeqCst)
     }
 }
 
@@ -391,4 +396,34 @@ async fn large_data_is_read_from_the_store() {
     let long = "x".repeat(5000);
     site.create(&alice, "db", &long, &[]).await.unwrap();
     assert_eq!(site.read(&alice, "db").await.unwrap(), [long]);
+}
+
+#[tokio::test]
+async fn what_is_left_of_the_audit_logs_space_is_for_reads() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    site.create(&alice, "db", "old", &[]).await.unwrap();
+    site.log.short.store(true, Ordering::SeqCst);
+    assert!(matches!(site.create(&alice, "other", "x", &[]).await, Err(Error::Full(_))));
+    assert_eq!(site.read(&alice, "db").await.unwrap(), ["old"]);
+    site.log.short.store(false, Ordering::SeqCst);
+    site.create(&alice, "other", "x", &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_without_its_record_is_recorded_once_by_request_and_not_before_its_time() {
+    let site = Site::new().await;
+    site.log.broken.store(true, Ordering::SeqCst);
+    assert!(matches!(site.create(&user("alice"), "db", "old", &[]).await, Err(Error::Unavailable(_))));
+    site.log.broken.store(false, Ordering::SeqCst);
+    let beginning = Revision { epoch: 1, number: 0 };
+    let (grant, create) = (RequestId(9), RequestId(7));
+    let reconcile = async |known: &[RequestId], after, since| {
+        site.engine.reconcile(&known.iter().copied().collect(), after, Timestamp(since)).await.unwrap()
+    };
+    assert_eq!(reconcile(&[grant, create], beginning, 0).await, 0);
+    assert_eq!(reconcile(&[grant], beginning, i64::MAX).await, 0);
+    assert_eq!(reconcile(&[], site.engine.revision(), 0).await, 0);
+    assert_eq!(reconcile(&[grant], beginning, 0).await, 1);
+    assert_eq!(site.log.lines.lock().last().unwrap(), "- reconcile db ok");
 }

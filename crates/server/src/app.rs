@@ -76,10 +76,10 @@ impl Service for App {
         let surface = self.surface(&request.head);
         let begun = self.metrics.begin(surface);
         let response = match (surface, &self.native, &self.knox) {
-            // Boxed: the rarer surface must not make every connection's task as large as its widest request.
-            (SurfaceLabel::Native, Some(native), _) => Box::pin(native.handle(request)).await,
-            (SurfaceLabel::Knox, _, Some(knox)) => Box::pin(knox.handle(request)).await,
-            _ => self.nowhere(&request).await,
+            // Each surface boxes its rarer routes itself, so that no connection's task is as large as its widest request.
+            (SurfaceLabel::Native, Some(native), _) => native.handle(request).await,
+            (SurfaceLabel::Knox, _, Some(knox)) => knox.handle(request).await,
+            _ => Box::pin(self.nowhere(&request)).await,
         };
         self.metrics.answered(surface, response.status, begun);
         response

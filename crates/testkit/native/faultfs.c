@@ -3,7 +3,7 @@
  * folder. It
  *   - keeps a journal of what each change replaced, and of every sync, so that after a kill the harness can take back what
  *     was not synced, as a power cut would;
- *   - fails the Nth write, sync or change of a name with an errno of the harness's choice.
+ *   - fails the Nth write, sync or change of a name with an errno of the harness's choice, or kills the program there.
  *
  * What it deliberately does not do: it undoes nothing itself (testkit's `faults` does, with the program dead), it sees no
  * memory-mapped writes (SQLite's -shm is the only such file, and the harness drops it), and it passes no sync on to the
@@ -35,6 +35,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -47,6 +48,8 @@
 
 enum { WRITES = 1, SYNCS = 2, NAMES = 4 };
 enum { MOST_FILES = 4096, PATH_ROOM = 1024 };
+/* Stands for an errno: the program is killed instead. */
+enum { DEATH = 100000 };
 
 struct control {
     volatile uint32_t times, skip, classes, error, counted, failed, lying, unused;
@@ -149,6 +152,10 @@ static int must_fail(uint32_t class, const char *path) {
     }
     control->times--;
     control->failed++;
+    if (control->error == DEATH) {
+        kill(getpid(), SIGKILL);
+        pause();
+    }
     errno = (int)control->error;
     return 1;
 }

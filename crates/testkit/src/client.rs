@@ -133,7 +133,11 @@ impl Client {
     /// # Errors
     /// As for [`Client::request`].
     pub fn knox(&mut self, method: &str, target: &str, authorization: &str, form: &[(&str, &str)]) -> Result<Answer> {
-        let encode = |text: &str| text.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }).collect::<String>();
+        let encode = |text: &str| {
+            text.bytes()
+                .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+                .collect::<String>()
+        };
         let body = form.iter().map(|(k, v)| format!("{}={}", encode(k), encode(v))).collect::<Vec<_>>().join("&");
         let mut headers = Vec::new();
         if !authorization.is_empty() {

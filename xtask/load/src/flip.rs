@@ -56,6 +56,13 @@ pub(crate) struct Flip {
     rounds: usize,
 }
 
+/// What readers are answered.
+#[derive(Clone, Copy)]
+struct Statuses {
+    allowed: u16,
+    refused: u16,
+}
+
 /// One exchange of a reader.
 struct Seen {
     sent: u64,
@@ -150,16 +157,17 @@ fn rounds(arguments: &Flip, peer: &Peer, readers: &mut [Reader]) -> anyhow::Resu
         ensure!(head.status < 300, "the change was answered with status {}: {}", head.status, String::from_utf8_lossy(&body));
         Ok((sent, monotonic_ns()))
     };
+    let statuses = Statuses { allowed: arguments.allowed, refused: arguments.refused };
     let mut acknowledged = Latencies::new()?;
     for _ in 0..arguments.rounds {
         let (_, given) = change(&give)?;
         for reader in readers.iter_mut() {
-            reader.wait_until_allowed(arguments, given)?;
+            reader.wait_until_allowed(statuses, given)?;
         }
         let (sent, taken) = change(&take)?;
         acknowledged.record(Duration::from_nanos(taken - sent));
         for reader in readers.iter_mut() {
-            reader.wait_until_refused(arguments, sent, taken)?;
+            reader.wait_until_refused(statuses, sent, taken)?;
         }
     }
     Ok(acknowledged)
@@ -171,13 +179,13 @@ impl Reader {
     }
 
     /// Until a request that was sent after `given` is let in.
-    fn wait_until_allowed(&mut self, arguments: &Flip, given: u64) -> anyhow::Result<()> {
+    fn wait_until_allowed(&mut self, statuses: Statuses, given: u64) -> anyhow::Result<()> {
         loop {
             let seen = self.next()?;
             if seen.sent < given {
                 continue;
             }
-            if seen.status == arguments.allowed {
+            if seen.status == statuses.allowed {
                 return Ok(());
             }
             bail!("the reader `{}` was answered with status {} though the right was given", self.name, seen.status);
@@ -185,16 +193,49 @@ impl Reader {
     }
 
     /// Until the first refusal after the taking was sent; answers before it are checked.
-    fn wait_until_refused(&mut self, arguments: &Flip, sent: u64, taken: u64) -> anyhow::Result<()> {
+    fn wait_until_refused(&mut self, statuses: Statuses, sent: u64, taken: u64) -> anyhow::Result<()> {
         loop {
             let seen = self.next()?;
-            if seen.status == arguments.refused && seen.answered > sent {
+            if seen.status == statuses.refused && seen.answered > sent {
                 self.latencies.record(Duration::from_nanos(seen.answered - sent));
                 return Ok(());
             }
-            ensure!(seen.status == arguments.allowed, "the reader `{}` was answered with status {}", self.name, seen.status);
+            ensure!(seen.status == statuses.allowed, "the reader `{}` was answered with status {}", self.name, seen.status);
             self.stale += u64::from(seen.sent > taken);
             ensure!(seen.answered < sent + u64::try_from(PATIENCE.as_nanos())?, "the reader `{}` is never refused", self.name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const STATUSES: Statuses = Statuses { allowed: 200, refused: 403 };
+
+    fn reader(seen: &[(u64, u64, u16)]) -> Reader {
+        let (sender, receiver) = mpsc::channel();
+        for (sent, answered, status) in seen {
+            sender.send(Ok(Seen { sent: *sent, answered: *answered, status: *status })).unwrap();
+        }
+        Reader { name: "test", seen: receiver, latencies: Latencies::new().unwrap(), stale: 0 }
+    }
+
+    #[test]
+    fn a_refusal_is_timed_from_the_sending_and_late_admissions_are_stale() {
+        // Taken: sent at 100, acknowledged at 200. The second read was sent in between, the third after it.
+        let mut reader = reader(&[(90, 110, 200), (150, 210, 200), (201, 250, 200), (251, 1_100, 403)]);
+        reader.wait_until_refused(STATUSES, 100, 200).unwrap();
+        assert_eq!(reader.stale, 1);
+        assert_eq!(reader.latencies.summary()["count"], 1);
+        assert_eq!(reader.latencies.summary()["max_us"], 1.0);
+    }
+
+    #[test]
+    fn an_answer_that_is_neither_ends_the_run() {
+        assert!(reader(&[(110, 120, 500)]).wait_until_refused(STATUSES, 100, 105).is_err());
+        assert!(reader(&[(50, 120, 403), (106, 120, 403)]).wait_until_allowed(STATUSES, 105).is_err());
+        assert!(reader(&[(50, 120, 403), (106, 120, 200)]).wait_until_allowed(STATUSES, 105).is_ok());
     }
 }

@@ -71,6 +71,21 @@ fn a_closed_loop_counts_right_answers() {
 }
 
 #[test]
+fn as_many_requests_as_asked_for_are_sent_and_counted() {
+    let more = "--connections 8 --count 101";
+    let report = report(&floor().load("closed", &more.split(' ').collect::<Vec<_>>()));
+    assert_eq!(report["requests"], 101);
+}
+
+#[test]
+fn single_requests_get_a_line_each() {
+    let output = floor().load("once", &["--count", "3"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let times: Vec<u64> = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["sent_ns"].as_u64().unwrap()).collect();
+    assert!(times.len() == 3 && times.is_sorted());
+}
+
+#[test]
 fn a_new_connection_for_every_request_works_too() {
     let more = "--connections 2 --duration 0.5 --warmup 0.1 --churn";
     let report = report(&floor().load("closed", &more.split(' ').collect::<Vec<_>>()));

@@ -1,11 +1,11 @@
 //! The integration tests: real servers, real clients, one binary. Modules mirror what is tested.
 #![allow(clippy::unwrap_used)]
 
-mod hygiene;
 mod command_line;
+mod faults;
+mod hygiene;
 mod knox;
 mod matrix;
-mod faults;
 mod operation;
 mod smoke;
 

@@ -36,7 +36,9 @@ fn production_config(server: &TestServer) -> std::path::PathBuf {
     let dir = server.dir();
     let path = dir.join("production.toml");
     let d = dir.display();
-    let config = format!("[server]\nlisten = [\"127.0.0.1:0\"]\ndata = \"{d}\"\n[tls]\ncertificate = \"{d}/server.pem\"\nprivate_key = \"{d}/server.key\"\n");
+    let config = format!(
+        "[server]\nlisten = [\"127.0.0.1:0\"]\ndata = \"{d}\"\n[tls]\ncertificate = \"{d}/server.pem\"\nprivate_key = \"{d}/server.key\"\n"
+    );
     std::fs::write(&path, config).unwrap();
     path
 }
@@ -61,7 +63,9 @@ fn who_breaks_the_glass_administers_reads_nothing_and_is_recorded() {
     let grant = br#"{"grants":[{"principal":"user:bob","preset":"admin"}]}"#;
     let granted = emergency.request("PATCH", "/api/v1/keys/db/-/acl", &[("Content-Type", "application/json")], grant).unwrap();
     assert_eq!(granted.status, 200, "{}", granted.text());
-    until("the record", || text(&claviger(&server, &["audit", "query", "--action", "break_glass", "--json"]).stdout).contains("nobody is left"));
+    until("the record", || {
+        text(&claviger(&server, &["audit", "query", "--action", "break_glass", "--json"]).stdout).contains("nobody is left")
+    });
     assert!(server.log().contains("the glass was broken"));
 }
 

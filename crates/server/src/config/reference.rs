@@ -36,14 +36,8 @@ const FIELDS: &[Field] = &[
         "The server's certificate chain, leaf first. Read again on SIGHUP and when the file changes; open connections keep the old one.",
     ),
     ("tls", "private_key", "\"/etc/claviger/tls.key\"", "required", "Its private key (PEM, PKCS#8, SEC 1 or PKCS#1)."),
-    (
-        "limits",
-        "connections",
-        "20000",
-        "see the program's default",
-        "Open connections in all. Further ones are closed at once and counted.",
-    ),
-    ("limits", "connections_per_address", "20000", "see the program's default", "Open connections per client address (IPv6: per /64)."),
+    ("limits", "connections", "65536", "65536", "Open connections in all. Further ones are closed at once and counted."),
+    ("limits", "connections_per_address", "16384", "16384", "Open connections per client address (IPv6: per /64)."),
     (
         "limits",
         "buffered_bytes",
@@ -53,8 +47,14 @@ const FIELDS: &[Field] = &[
     ),
     ("limits", "handshake_seconds", "10", "10", "A TLS handshake that takes longer is dropped."),
     ("limits", "head_seconds", "10", "10", "A request head that takes longer gets 408."),
-    ("limits", "body_seconds", "120", "120", "A request body that takes longer gets 408."),
-    ("limits", "idle_seconds", "120", "120", "A keep-alive connection without a request is closed after this."),
+    ("limits", "body_seconds", "300", "300", "A request body that takes longer gets 408."),
+    (
+        "limits",
+        "idle_seconds",
+        "120",
+        "120",
+        "A keep-alive HTTP/1 connection without a request is closed after this; an HTTP/2 one after 3 to 6 s, since its buffers cannot be wiped while it is open.",
+    ),
     ("limits", "drain_seconds", "10", "10", "At shutdown requests under way have this long to end."),
     (
         "store",

@@ -84,10 +84,12 @@ impl Knox {
     pub async fn handle(&self, request: Request) -> Response {
         let id = self.callers.request_id();
         let Request { head, body, connection } = request;
-        let method = String::from_utf8_lossy(head.method_name()).into_owned();
-        let routed = route(&method, &head.path, head.query.as_deref());
-        if let Some(response) = self.unauthenticated_answer(&routed, &head, id, connection.peer.ip()).await {
-            return response;
+        let method = std::str::from_utf8(head.method_name()).unwrap_or_default();
+        let routed = route(method, &head.path, head.query.as_deref());
+        let needs_no_caller =
+            matches!(routed, Routed::BadTarget | Routed::ServerOptions | Routed::Redirect { .. } | Routed::MethodNotAllowed);
+        if needs_no_caller {
+            return Box::pin(self.unauthenticated_answer(&routed, &head, id, connection.peer.ip())).await;
         }
         let body = match &body {
             RequestBody::Complete(bytes) => Body::Whole(bytes),
@@ -96,7 +98,7 @@ impl Knox {
         let caller = match self.callers.knox(&connection, head.headers.get("authorization"), id) {
             Ok(caller) => caller,
             Err(failure) => {
-                let reply = self.unproven(failure, &head, id, connection.peer.ip()).await;
+                let reply = Box::pin(self.unproven(failure, &head, id, connection.peer.ip())).await;
                 self.logged(id, &head, body, &connection, &routed, None, reply.code, &reply.message);
                 return self.respond_error(&reply);
             }
@@ -115,7 +117,7 @@ impl Knox {
     }
 
     /// What is answered without looking at the caller; Knox keeps no line of it, our audit log does.
-    async fn unauthenticated_answer(&self, routed: &Routed<'_>, head: &Head, id: RequestId, address: std::net::IpAddr) -> Option<Response> {
+    async fn unauthenticated_answer(&self, routed: &Routed<'_>, head: &Head, id: RequestId, address: std::net::IpAddr) -> Response {
         let (response, reason) = match routed {
             Routed::BadTarget => {
                 let mut response = Response::text(400, "400 Bad Request");
@@ -126,13 +128,12 @@ impl Knox {
             Routed::Redirect { location } => {
                 (Response::new(301).with_header("Location", Bytes::from(location.clone())), "redirected to the cleaned path")
             }
-            Routed::MethodNotAllowed => (Response::new(405), "the path does not take this method"),
-            _ => return None,
+            _ => (Response::new(405), "the path does not take this method"),
         };
         let outcome = if response.status < 400 { Outcome::Ok } else { Outcome::Invalid };
         match self.record_request(id, None, address, outcome, reason, head).await {
-            Ok(()) => Some(response),
-            Err(reply) => Some(self.respond_error(&reply)),
+            Ok(()) => response,
+            Err(reply) => self.respond_error(&reply),
         }
     }
 

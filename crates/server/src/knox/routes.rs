@@ -19,17 +19,27 @@ pub(crate) type Answered = Result<Vec<u8>, Reply>;
 impl Knox {
     pub(crate) async fn answer(&self, ask: &Ask<'_>, routed: &Routed<'_>) -> Answered {
         match routed {
+            Routed::Read { key } => self.read(ask, key).await,
+            _ => Box::pin(self.rarer(ask, routed)).await,
+        }
+    }
+
+    /// Boxed, so that a connection's task is as large as a read only.
+    async fn rarer(&self, ask: &Ask<'_>, routed: &Routed<'_>) -> Answered {
+        match routed {
             Routed::List => self.list(ask).await,
             Routed::Create => self.create(ask).await,
-            Routed::Read { key } => self.read(ask, key).await,
             Routed::Delete { key } => self.delete(ask, key).await,
             Routed::Acl { key } => self.show_acl(ask, key).await,
             Routed::PutAccess { key } => self.put_access(ask, key).await,
             Routed::AddVersion { key } => self.add_version(ask, key).await,
             Routed::UpdateVersion { key, version } => self.update_version(ask, key, version).await,
-            Routed::NotFound | Routed::BadTarget | Routed::ServerOptions | Routed::Redirect { .. } | Routed::MethodNotAllowed => {
-                self.refuse(ask, Outcome::NotFound, Reply::new(Code::RouteNotFound, text::ROUTE_NOT_FOUND)).await
-            }
+            Routed::Read { .. }
+            | Routed::NotFound
+            | Routed::BadTarget
+            | Routed::ServerOptions
+            | Routed::Redirect { .. }
+            | Routed::MethodNotAllowed => self.refuse(ask, Outcome::NotFound, Reply::new(Code::RouteNotFound, text::ROUTE_NOT_FOUND)).await,
         }
     }
 
@@ -47,7 +57,7 @@ impl Knox {
             Ok(value) => Ok(value),
             Err(reply) => {
                 let outcome = if reply.code == Code::Unauthorized { Outcome::Denied } else { Outcome::Invalid };
-                self.refuse(ask, outcome, reply).await
+                Box::pin(self.refuse(ask, outcome, reply)).await
             }
         }
     }
@@ -230,7 +240,7 @@ impl Knox {
     async fn known<'k>(&self, ask: &Ask<'_>, key: &'k [u8]) -> Result<&'k str, Reply> {
         match seen(key) {
             Some(id) => Ok(id),
-            None => self.refuse(ask, Outcome::NotFound, Reply::new(Code::NoSuchKey, text::no_such_key(key))).await,
+            None => Box::pin(self.refuse(ask, Outcome::NotFound, Reply::new(Code::NoSuchKey, text::no_such_key(key)))).await,
         }
     }
 

@@ -226,7 +226,7 @@ impl<S: Service> Worker<S> {
         let Self { runtime, front, open, .. } = self;
         runtime.block_on(async {
             front.service.worker_started();
-            tokio::spawn(stack::rinse(open.clone()));
+            tokio::spawn(stack::rinse());
             front.shutdown.wait().await;
             let deadline = Instant::now() + front.limits.drain_time;
             while open.load(Ordering::Acquire) > 0 && Instant::now() < deadline {

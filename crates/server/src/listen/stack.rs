@@ -12,8 +12,6 @@
 use std::future::poll_fn;
 use std::hint::black_box;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How long pieces may stay.
@@ -21,16 +19,12 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Deeper than any request goes, and far from the end of a thread's two mebibytes.
 const DEPTH: usize = 256 << 10;
 
-/// Overwrites the stack beneath this worker's loop every second in which it has connections, and once after the last.
-pub(super) async fn rinse(connections: Arc<AtomicUsize>) {
-    let mut had_any = false;
+/// Overwrites the stack beneath this worker's loop every second. Also where nothing seems to have happened: connections
+/// may have come and gone in between, and it costs microseconds.
+pub(super) async fn rinse() {
     loop {
         tokio::time::sleep(EVERY).await;
-        let has_any = connections.load(Ordering::Relaxed) > 0;
-        if has_any || had_any {
-            overwrite();
-        }
-        had_any = has_any;
+        overwrite();
     }
 }
 

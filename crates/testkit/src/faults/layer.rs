@@ -53,6 +53,9 @@ pub struct FaultLayer {
 }
 
 impl FaultLayer {
+    /// In the place of an errno: the program is killed where the call would fail.
+    pub const KILL: i32 = 100_000;
+
     /// Builds the library where that was not done yet, and makes an empty journal.
     ///
     /// # Errors

@@ -76,10 +76,9 @@ impl<'a> Case<'a> {
 
     fn die_and_check(&mut self) -> Result<()> {
         self.server.kill();
-        let loss = *self.random.pick(&[Loss::Everything, Loss::Tail, Loss::Sectors]);
-        self.layer.crash(loss, &mut self.random)?;
-        self.server.restart().with_context(|| format!("after losing {loss:?}"))?;
-        self.check().with_context(|| format!("after losing {loss:?}"))
+        self.crash()?;
+        self.server.restart()?;
+        self.check()
     }
 
     fn check(&mut self) -> Result<()> {
@@ -156,12 +155,77 @@ fn a_change_whose_record_could_not_be_written_is_recorded_by_the_next_start() {
     let created = client.knox("POST", "/v0/keys/", &admin, &[("id", "k"), ("data", "aGk=")]).unwrap();
     assert_eq!((created.status, created.json()["code"].as_i64()), (500, Some(1)), "{}", created.text());
     layer.calm().unwrap();
+    // The record of a read names the change's revision too; it is no record of the change.
+    let deadline = Instant::now() + PATIENCE;
+    while client.knox("GET", "/v0/keys/k/", &admin, &[]).unwrap().status != 200 {
+        assert!(Instant::now() < deadline, "the disk is repaired and the server still refuses");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    case.server.kill();
+    case.server.restart().unwrap();
+    case.check().unwrap();
+    assert_eq!(case.reconciled, 1);
+    // Once is enough.
+    case.server.terminate().unwrap();
+    case.server.restart().unwrap();
     case.server.kill();
     case.server.restart().unwrap();
     case.check().unwrap();
     assert_eq!(case.reconciled, 1);
     let read = case.server.client().unwrap().knox("GET", "/v0/keys/k/", &admin, &[]).unwrap();
     assert_eq!(read.status, 200, "{}", read.text());
+}
+
+impl Case<'_> {
+    /// A start on a disk that fails, or during which the server is killed. False: it was refused.
+    fn start_with(&mut self, failure: Failure) -> Result<bool> {
+        let admin = self.server.admin();
+        let mut client = self.server.client()?;
+        for _ in 0..STEPS {
+            self.step(&mut client, &admin)?;
+        }
+        self.server.kill();
+        self.crash()?;
+        self.layer.fail(failure)?;
+        let started = self.server.restart();
+        self.failed += self.layer.failed()?;
+        self.layer.calm()?;
+        if let Err(error) = &started {
+            let text = format!("{error:#}");
+            let said = text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or_default();
+            let is_clear = said.contains("audit") || said.contains("claviger.db") || said.contains("store");
+            let is_killed = failure.errno == FaultLayer::KILL && text.contains("signal: 9");
+            ensure!(is_killed || (is_clear && !text.contains("panicked")), "a start that does not say what failed: {}", tail(&text));
+        }
+        self.server.kill();
+        self.crash()?;
+        self.server.restart()?;
+        self.check()?;
+        Ok(started.is_ok())
+    }
+
+    /// Works until it is killed at one of its calls.
+    fn work_until_killed(&mut self, failure: Failure) -> Result<()> {
+        let admin = self.server.admin();
+        let mut client = self.server.client()?;
+        self.layer.fail(failure)?;
+        for _ in 0..10 * STEPS {
+            match self.keeper.step(&mut client, &admin) {
+                Ok(true) => {}
+                Ok(false) => bail!("refused: {:?}", self.keeper.refusals.last()),
+                Err(Stopped::Gone) => break,
+                Err(Stopped::Wrong(error)) => return Err(error),
+            }
+        }
+        self.failed += self.layer.failed()?;
+        self.layer.calm()?;
+        self.die_and_check()
+    }
+
+    fn crash(&mut self) -> Result<()> {
+        let loss = *self.random.pick(&[Loss::Everything, Loss::Tail, Loss::Sectors]);
+        self.layer.crash(loss, &mut self.random).map(drop)
+    }
 }
 
 #[test]
@@ -172,32 +236,42 @@ fn a_disk_that_fails_during_a_start_is_named_and_the_next_start_is_a_good_one() 
     let mut refused = 0;
     for only in ["/claviger.db", "/audit"] {
         for failure in failures(only, rounds(3) as u32) {
-            let mut run = || {
-                let admin = case.server.admin();
-                let mut client = case.server.client()?;
-                for _ in 0..STEPS {
-                    case.step(&mut client, &admin)?;
-                }
-                case.server.kill();
-                layer.crash(Loss::Everything, &mut case.random)?;
-                layer.fail(failure)?;
-                if let Err(error) = case.server.restart() {
-                    refused += 1;
-                    let text = format!("{error:#}");
-                    let said = text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or_default();
-                    let is_clear = said.contains("audit") || said.contains("claviger.db") || said.contains("store");
-                    ensure!(is_clear && !text.contains("panicked"), "a start that does not say what failed: {}", tail(&text));
-                }
-                case.failed += layer.failed()?;
-                layer.calm()?;
-                case.server.kill();
-                layer.crash(Loss::Everything, &mut case.random)?;
-                case.server.restart()?;
-                case.check()
-            };
-            run().with_context(|| format!("{failure:?}")).unwrap();
+            let started = case.start_with(failure).with_context(|| format!("{failure:?}")).unwrap();
+            refused += usize::from(!started);
         }
     }
     println!("failing start: {refused} starts were refused");
     case.finish("failing start");
+}
+
+/// Every call of a class, one after the other, as the place of a kill.
+fn kills(points: u32) -> impl Iterator<Item = Failure> {
+    let classes = [Class::Writes, Class::Syncs, Class::Names];
+    let kill = |class, after| Failure { class, errno: FaultLayer::KILL, after, times: 1, only: "" };
+    (0..points).flat_map(move |after| classes.map(|class| kill(class, after)))
+}
+
+#[test]
+fn a_kill_at_any_write_sync_or_rename_of_a_start_leaves_what_was_acknowledged() {
+    let random = Random::seeded("killed start");
+    let layer = FaultLayer::new().unwrap();
+    let mut case = Case::new(&layer, random);
+    let mut killed = 0;
+    for failure in kills(rounds(16) as u32) {
+        let started = case.start_with(failure).with_context(|| format!("{failure:?}")).unwrap();
+        killed += usize::from(!started);
+    }
+    println!("killed start: {killed} starts were killed");
+    case.finish("killed start");
+}
+
+#[test]
+fn a_kill_at_any_write_sync_or_rename_of_the_work_leaves_what_was_acknowledged() {
+    let random = Random::seeded("killed at work");
+    let layer = FaultLayer::new().unwrap();
+    let mut case = Case::new(&layer, random);
+    for failure in kills(rounds(12) as u32).filter(|f| f.class != Class::Names) {
+        case.work_until_killed(failure).with_context(|| format!("{failure:?}")).unwrap();
+    }
+    case.finish("killed at work");
 }

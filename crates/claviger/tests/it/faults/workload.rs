@@ -13,6 +13,9 @@ const KEYS: usize = 5;
 /// A key with so many versions is deleted before long.
 const VERSIONS: usize = 8;
 
+/// What is granted and taken away.
+const ACCESS: [&str; 4] = ["Read", "Write", "Admin", "None"];
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Version {
     /// None: given by the server in an answer that never came.
@@ -148,7 +151,8 @@ impl Keeper {
             6 if !inactive.is_empty() => to(&mut self.random, &inactive, "Active"),
             7..=8 => {
                 let who = format!("host{}", self.random.below(4));
-                Change::Access { who, access: *self.random.pick(&["Read", "Write", "Admin", "None"]) }
+                let access = *self.random.pick(&ACCESS);
+                Change::Access { who, access }
             }
             _ => Change::Add { data },
         }
