@@ -59,6 +59,11 @@ impl VerifiedLeaf {
         self.dns.iter().map(|n| &**n).find(|n| !n.is_empty() && !n.contains('*'))
     }
 
+    /// Every name that the certificate has, wildcards as they stand.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.dns.iter().map(|n| n.to_string()).chain(self.ip.iter().map(IpAddr::to_string))
+    }
+
     /// The last moment at which the chain is good.
     #[must_use]
     pub fn valid_until(&self) -> Timestamp {

@@ -1,7 +1,8 @@
 //! What a connection's certificate proves, found out once and kept for the connection's requests.
 
+use crate::SpiffeRules;
 use crate::{Evidence, MachineCertificates, Rejection, TrustBundles, VerifiedLeaf, VerifiedSvid};
-use claviger_domain::Timestamp;
+use claviger_domain::{Identity, Timestamp};
 
 /// How long a refusal is kept, in seconds: the certificate's time may come, and checking costs.
 const REFUSAL_KEPT: i64 = 10;
@@ -73,6 +74,14 @@ fn good_until<'a>(
 }
 
 impl CertificateProof {
+    /// Everyone whom the certificate's holder can say he is. A machine's name may be a wildcard.
+    #[must_use]
+    pub fn all_identities(&self) -> Vec<Identity> {
+        let machines = self.machine.iter().flat_map(VerifiedLeaf::names).map(|name| Identity::Machine { name: name.into() });
+        let services = self.service.iter().filter_map(|svid| svid.id(SpiffeRules::KnoxLenient).ok()).map(|id| Identity::Service { id });
+        machines.chain(services).collect()
+    }
+
     /// Whether this proof still counts: the roots are the same and no certificate of the path has expired. If not, the
     /// evidence must be examined again.
     #[must_use]

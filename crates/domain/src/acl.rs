@@ -105,7 +105,7 @@ pub fn check_rights_change(caller: &Caller, old: &Acl, new: &Acl) -> Result<(), 
 
 /// Checks that no entry that reaches `caller`, under whatever spelling of his name, gains anything.
 pub(crate) fn check_no_self_grant(caller: &Caller, old: &Acl, new: &Acl) -> Result<(), RightsError> {
-    let himself = |g: &&Grant| caller.identities().any(|i| could_reach(&g.principal, i));
+    let himself = |g: &&Grant| caller.all_his_names().any(|i| could_reach(&g.principal, i));
     let gains = |g: &&Grant| !g.capabilities.minus(old.entry(&g.principal)).is_empty();
     match new.grants().iter().filter(himself).find(gains) {
         Some(grant) => Err(RightsError::SelfGrant(grant.principal.clone())),
@@ -119,11 +119,26 @@ pub(crate) fn check_no_self_grant(caller: &Caller, old: &Acl, new: &Acl) -> Resu
 fn could_reach(principal: &Principal, identity: &Identity) -> bool {
     let Identity::Machine { name } = identity else { return principal.matches(identity) };
     let written = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    if let Some(domain) = name.strip_prefix("*.") {
+        return could_be_below(principal, &written(domain));
+    }
     match (principal, address(name)) {
         (Principal::Machine(id), Some(mine)) => address(id) == Some(mine),
         (Principal::Machine(id), None) => written(id) == written(name),
         (Principal::MachinePrefix(id), Some(_)) => id.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.' | b'[')),
         (Principal::MachinePrefix(id), None) => written(name).starts_with(&written(id)),
+        _ => false,
+    }
+}
+
+/// Whether a grant could reach a machine of a name one label below `domain`.
+fn could_be_below(principal: &Principal, domain: &str) -> bool {
+    let (Principal::Machine(id) | Principal::MachinePrefix(id)) = principal else { return false };
+    let id = id.strip_suffix('.').unwrap_or(id).to_ascii_lowercase();
+    match (principal, id.split_once('.')) {
+        (Principal::Machine(_), Some((_, rest))) => rest == domain,
+        (Principal::MachinePrefix(_), Some((_, rest))) => domain.starts_with(rest),
+        (Principal::MachinePrefix(_), None) => true,
         _ => false,
     }
 }
@@ -195,6 +210,31 @@ mod tests {
             ("::1", "machine_prefix:web"),
         ] {
             assert!(!is_himself(name, to), "{name} {to}");
+        }
+    }
+
+    #[test]
+    fn other_names_of_the_callers_certificate_are_himself_too() {
+        let machine = |name: &str| Identity::Machine { name: name.into() };
+        let caller = Caller::new(Arc::from([Proven { identity: machine("a"), method: "mtls" }]), RequestId(1), None).unwrap();
+        let caller =
+            caller.with_other_names(Arc::from([machine("b"), machine("*.x.com"), Identity::Service { id: "spiffe://d/s".into() }]));
+        let read = Capabilities::of([Capability::Read]);
+        for (who, refused) in [
+            ("machine:a", true),
+            ("machine:B.", true),
+            ("machine:c", false),
+            ("machine:host.x.com", true),
+            ("machine:x.com", false),
+            ("machine:a.b.x.com", false),
+            ("machine_prefix:ho", true),
+            ("machine_prefix:host.x.c", true),
+            ("machine_prefix:host.y", false),
+            ("service:spiffe://d/s", true),
+            ("service:spiffe://d/t", false),
+        ] {
+            let new = Acl::default().set(who.parse().unwrap(), read);
+            assert_eq!(check_rights_change(&caller, &Acl::default(), &new).is_err(), refused, "{who}");
         }
     }
 

@@ -28,6 +28,7 @@ pub struct Proven {
 #[derive(Clone, Debug)]
 pub struct Caller {
     proven: Arc<[Proven]>,
+    also: Option<Arc<[Identity]>>,
     system: Option<&'static str>,
     /// The request.
     pub request_id: RequestId,
@@ -39,13 +40,25 @@ impl Caller {
     /// A caller with at least one proven identity; the first is the default one. `None` when there is none.
     #[must_use]
     pub fn new(proven: Arc<[Proven]>, request_id: RequestId, address: Option<IpAddr>) -> Option<Self> {
-        (!proven.is_empty()).then_some(Self { proven, system: None, request_id, address })
+        (!proven.is_empty()).then_some(Self { proven, also: None, system: None, request_id, address })
     }
 
     /// Claviger itself, for background work. It may change keys and rights, and never read data.
     #[must_use]
     pub fn system(reason: &'static str, request_id: RequestId) -> Self {
-        Self { proven: Arc::from([]), system: Some(reason), request_id, address: None }
+        Self { proven: Arc::from([]), also: None, system: Some(reason), request_id, address: None }
+    }
+
+    /// The same caller with the identities that his certificate proves as well, and that he could go by in another request.
+    /// They give him no rights now; they count where nobody may grant to himself. A machine's name may be a wildcard.
+    #[must_use]
+    pub fn with_other_names(self, also: Arc<[Identity]>) -> Self {
+        Self { also: Some(also), ..self }
+    }
+
+    /// Everyone whom this caller is, or could say he is in another request.
+    pub(crate) fn all_his_names(&self) -> impl Iterator<Item = &Identity> {
+        self.identities().chain(self.also.iter().flat_map(|also| also.iter()))
     }
 
     /// All identities, the default one first. Empty for the system.

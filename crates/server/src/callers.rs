@@ -9,7 +9,7 @@ use claviger_authn::{
     Attempt, Authenticator, BreakGlass, CertificateProof, Credential, DenialLimits, Denials, Evidence, KnoxProviders, MachineNames,
     Rejection, SpiffeRules, TokenTable, Verdict, Verifiers, prove,
 };
-use claviger_domain::{Caller, Clock, Proven, RequestId, SystemClock};
+use claviger_domain::{Caller, Clock, Identity, Proven, RequestId, SystemClock};
 use parking_lot::RwLock;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -68,6 +68,8 @@ struct Known {
 struct Accepted {
     header: Option<Box<[u8]>>,
     proven: Arc<[Proven]>,
+    /// Everyone whom the connection's certificate proves as well.
+    also: Arc<[Identity]>,
 }
 
 impl Known {
@@ -80,6 +82,10 @@ impl Known {
 }
 
 impl Accepted {
+    fn clone_without_header(&self) -> Self {
+        Self { header: None, proven: self.proven.clone(), also: self.also.clone() }
+    }
+
     fn fits(&self, header: Option<&[u8]>) -> bool {
         self.header.as_deref() == header
     }
@@ -203,8 +209,8 @@ impl Callers {
         let methods = self.methods.read().clone();
         let known = connection.kept::<Known>().filter(|k| Arc::ptr_eq(&k.methods, &methods) && k.proof.is_current(&methods.verifiers, now));
         // What this connection has proven before stands, whoever else fails from the same address.
-        let proven = match known.as_ref().and_then(|k| k.accepted(rules)).filter(|a| a.fits(header)) {
-            Some(accepted) => accepted.proven.clone(),
+        let accepted = match known.as_ref().and_then(|k| k.accepted(rules)).filter(|a| a.fits(header)) {
+            Some(accepted) => accepted.clone_without_header(),
             None => {
                 self.denials.check(Some(address), None, now).map_err(limited)?;
                 self.prove(connection, methods, known, header, rules).map_err(|why| {
@@ -213,8 +219,8 @@ impl Callers {
                 })?
             }
         };
-        let caller =
-            Caller::new(proven, id, Some(address)).ok_or_else(|| AuthFailure::Unauthenticated(Rejection::NoProvider.to_string()))?;
+        let caller = Caller::new(accepted.proven, id, Some(address));
+        let caller = caller.ok_or_else(|| AuthFailure::Unauthenticated(Rejection::NoProvider.to_string()))?.with_other_names(accepted.also);
         self.refusals.check(None, caller.default_identity(), now).map_err(limited)?;
         Ok(caller)
     }
@@ -231,7 +237,7 @@ impl Callers {
         known: Option<Arc<Known>>,
         header: Option<&[u8]>,
         rules: Rules,
-    ) -> Result<Arc<[Proven]>, Rejection> {
+    ) -> Result<Accepted, Rejection> {
         let now = self.clock.now();
         let proof = match &known {
             Some(known) => known.proof.clone(),
@@ -241,12 +247,14 @@ impl Callers {
             Rules::Knox => methods.prove_knox(header, &proof),
             Rules::Native => methods.prove_native(header, &proof),
         };
-        let accepted = proven.as_ref().ok().map(|proven| Accepted { header: header.map(Into::into), proven: proven.clone() });
+        let also: Arc<[Identity]> = proof.all_identities().into();
+        let accepted = proven.map(|proven| Accepted { header: header.map(Into::into), proven, also });
+        let kept = accepted.as_ref().ok().cloned();
         let (knox, native) = match (rules, known) {
-            (Rules::Knox, known) => (accepted, known.and_then(|k| k.native.clone())),
-            (Rules::Native, known) => (known.and_then(|k| k.knox.clone()), accepted),
+            (Rules::Knox, known) => (kept, known.and_then(|k| k.native.clone())),
+            (Rules::Native, known) => (known.and_then(|k| k.knox.clone()), kept),
         };
         connection.keep(Arc::new(Known { methods, proof, knox, native }));
-        proven
+        accepted
     }
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Room for everything at first, and little beyond.
-const SIZE: &str = "24m";
+const SIZE: &str = "96m";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server whose store and log are in a file system that the test can fill.
