@@ -169,45 +169,45 @@ impl Drop for InFlight {
     }
 }
 
-/// Waits a moment for those who were answered just now and will be back with their next entry.
+/// Lets a group grow for a moment before it is committed.
 ///
-/// Without it two halves of the callers alternate: while one half's sync runs the other queues, is taken at once, and
-/// everyone waits for two syncs. The wait is at most a tenth of a sync, so a slow disk gains much and a fast one loses
-/// little; where it does not pay it is seldom tried.
-#[derive(Debug, Default)]
+/// A commit costs some 60 µs of CPU whatever its size. On a fast disk with many callers it would be over before the next
+/// request is, so that groups stay small and the CPU is spent on commits; on a slow one, two halves of the callers would
+/// take turns and everyone wait for two syncs. So a group is worth waiting for as many entries as come in [`Gather::SPAN`]
+/// (or in one sync, if that takes longer), but never for more than were here lately: a caller that is alone never waits.
+#[derive(Debug)]
 struct Gather {
     /// Entries of the last group.
     completed: usize,
+    /// When its commit began.
+    begun: Instant,
     last_sync: Duration,
-    misses: u32,
-    skip: u32,
+    /// Entries per second, lately.
+    rate: f64,
 }
 
 impl Gather {
-    const MOST: Duration = Duration::from_micros(250);
-    const PATIENCE: u32 = 4;
-    const PAUSE: u32 = 64;
+    const SPAN: Duration = Duration::from_micros(250);
 
-    /// How many entries are worth waiting for, with so many waiting when the last group was answered, and until when.
-    fn plan(&mut self, waiting: usize) -> (usize, Instant) {
-        let now = Instant::now();
-        let expected = self.completed + waiting;
-        if self.skip > 0 || expected <= 1 {
-            self.skip = self.skip.saturating_sub(1);
-            return (1, now);
-        }
-        (expected, now + (self.last_sync / 10).min(Self::MOST))
+    fn new() -> Self {
+        Self { completed: 0, begun: Instant::now(), last_sync: Duration::ZERO, rate: 0.0 }
     }
 
-    /// Learns whether they came.
-    fn learn(&mut self, wanted: usize, came: usize) {
-        if wanted <= 1 {
-            return;
-        }
-        self.misses = if came >= wanted { 0 } else { self.misses + 1 };
-        if self.misses >= Self::PATIENCE {
-            (self.misses, self.skip) = (0, Self::PAUSE);
-        }
+    /// How many entries are worth waiting for, with so many waiting when the last group was answered, and until when.
+    fn plan(&self, waiting: usize) -> (usize, Instant) {
+        let span = Self::SPAN.max(self.last_sync.mul_f32(1.1));
+        let here = self.completed + waiting;
+        let wanted = (self.rate * span.as_secs_f64()) as usize;
+        let after_sync = Instant::now() + (self.last_sync / 10).min(Self::SPAN);
+        (wanted.clamp(1, here.max(1)), after_sync.max(self.begun + Self::SPAN))
+    }
+
+    /// A group of `count` entries is committed now.
+    fn begin(&mut self, count: usize) {
+        let now = Instant::now();
+        let since = now.duration_since(self.begun).as_secs_f64().max(1e-6);
+        self.rate += (count as f64 / since - self.rate) / 4.0;
+        (self.begun, self.completed) = (now, count);
     }
 }
 
@@ -269,7 +269,7 @@ impl Writer {
             spare_asked: false,
             main_broken: false,
             back_off: BACK_OFF.0,
-            gather: Gather::default(),
+            gather: Gather::new(),
             spare_buffers: Default::default(),
             shared,
             config,
@@ -310,7 +310,7 @@ impl Writer {
             let waiting = queue.batch.leaves.len();
             let gathering = waiting < wanted && wanted > 1 && Instant::now() < until;
             if waiting > 0 && (!gathering || queue.closing) {
-                self.gather.learn(wanted, waiting);
+                self.gather.begin(waiting);
                 let (bytes, leaves) = std::mem::take(&mut self.spare_buffers);
                 return Work::Commit(std::mem::replace(&mut queue.batch, Batch::new(bytes, leaves)));
             }
@@ -358,7 +358,6 @@ impl Writer {
         }
         self.note_outcome(outcome.as_ref().err());
         group.0.complete(outcome.map(|()| first));
-        self.gather.completed = count as usize;
         self.absorb();
     }
 

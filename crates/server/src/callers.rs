@@ -21,6 +21,8 @@ use std::time::Duration;
 const REFUSALS: NonZeroU32 = NonZeroU32::new(300).expect("300 is not zero");
 /// After this time one refusal is forgotten.
 const REFUSAL_FORGIVEN: Duration = Duration::from_millis(50);
+/// Longest time that the answer to one of more is held back.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Why nobody was proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,13 +223,16 @@ impl Callers {
         };
         let caller = Caller::new(accepted.proven, id, Some(address));
         let caller = caller.ok_or_else(|| AuthFailure::Unauthenticated(Rejection::NoProvider.to_string()))?.with_other_names(accepted.also);
-        self.refusals.check(None, caller.default_identity(), now).map_err(limited)?;
         Ok(caller)
     }
 
-    /// Counts a refusal of a proven caller, so that one who tries key after key is slowed down wherever he comes from.
-    pub fn refused(&self, caller: &Caller) {
-        self.refusals.failed(None, caller.default_identity(), self.clock.now());
+    /// Counts a refusal of a proven caller, and says for how long to hold its answer back: one who tries key after key is
+    /// slowed down wherever he comes from, and what he may do he may do at once.
+    pub fn refused(&self, caller: &Caller) -> Option<Duration> {
+        let (who, now) = (caller.default_identity(), self.clock.now());
+        let pause = self.refusals.check(None, who, now).err().map(|limited| limited.retry_after.min(LONGEST_PAUSE));
+        self.refusals.failed(None, who, now);
+        pause
     }
 
     fn prove(

@@ -105,8 +105,10 @@ impl Knox {
         };
         let ask = Ask { head: &head, body, caller: &caller };
         let answered = self.answer(&ask, &routed).await;
-        if answered.as_ref().is_err_and(|reply| reply.code == Code::Unauthorized) {
-            self.callers.refused(&caller);
+        if answered.as_ref().is_err_and(|reply| reply.code == Code::Unauthorized)
+            && let Some(pause) = self.callers.refused(&caller)
+        {
+            Box::pin(tokio::time::sleep(pause)).await;
         }
         let (code, message) = answered.as_ref().map_or_else(|r| (r.code, r.message.as_slice()), |_| (Code::Ok, b"".as_slice()));
         self.logged(id, &head, body, &connection, &routed, Some(&caller), code, message);

@@ -155,8 +155,10 @@ impl Native {
             Err((Stop::Fault(fault), _)) => Err(fault),
             Err((Stop::Invalid(error), _)) => Err(self.invalid(head, connection, &caller, error).await),
             Err((Stop::Engine(error), conditional)) => {
-                if error.outcome() == Outcome::Denied {
-                    self.parts.callers.refused(&caller);
+                if error.outcome() == Outcome::Denied
+                    && let Some(pause) = self.parts.callers.refused(&caller)
+                {
+                    Box::pin(tokio::time::sleep(pause)).await;
                 }
                 if matches!(error, Error::Internal(_) | Error::Damaged { .. }) {
                     tracing::error!(%error, request = %id, "a request failed by the server's fault");
