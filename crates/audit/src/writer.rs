@@ -187,7 +187,7 @@ struct Gather {
 }
 
 impl Gather {
-    const SPAN: Duration = Duration::from_micros(250);
+    const SPAN: Duration = Duration::from_micros(200);
 
     fn new() -> Self {
         Self { completed: 0, begun: Instant::now(), last_sync: Duration::ZERO, rate: 0.0 }
