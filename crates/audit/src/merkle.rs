@@ -127,7 +127,7 @@ fn split(length: u64) -> u64 {
     1 << (63 - (length - 1).leading_zeros())
 }
 
-/// PATH(index, D[size]) of RFC 9162 §2.1.3.1. The caller has checked `index < size`.
+/// `PATH(index, D[size])` of RFC 9162 §2.1.3.1. The caller has checked `index < size`.
 ///
 /// # Errors
 /// Whatever `subtrees` returns.
@@ -148,7 +148,7 @@ pub fn inclusion_path<E>(index: u64, size: u64, subtrees: &mut Subtrees<'_, E>) 
     Ok(path)
 }
 
-/// PROOF(old, D[new]) of RFC 9162 §2.1.4.1; empty for `old == 0` and `old == new`. The caller has checked `old <= new`.
+/// `PROOF(old, D[new])` of RFC 9162 §2.1.4.1; empty for `old == 0` and `old == new`. The caller has checked `old <= new`.
 ///
 /// # Errors
 /// Whatever `subtrees` returns.

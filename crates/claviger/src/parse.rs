@@ -86,7 +86,7 @@ pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A grant, `TYPE:ID=RIGHTS`; see [`rights`]. The last `=` separates, since an id may contain one.
+/// A grant, `TYPE:ID=RIGHTS`; see `rights`. The last `=` separates, since an id may contain one.
 pub(crate) fn grant(text: &str) -> Result<GrantEntry, String> {
     let (who, what) =
         text.rsplit_once('=').ok_or_else(|| format!("`{text}` is no grant; write TYPE:ID=RIGHTS, such as user:alice=read"))?;

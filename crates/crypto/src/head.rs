@@ -122,9 +122,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_head_round_trips(epoch: u32, number: u64, commit_id: [u8; 16], digest: [u8; 32], log: Option<(u64, [u8; 32])>) {
+        fn any_head_round_trips(epoch: u32, number: u64, commit_id: [u8; 16], sums: ([u8; 32], [u8; 32]), log: Option<(u64, [u8; 32])>) {
             let checkpoint = log.map(|(size, root)| LogCheckpoint { size, root });
-            let head = Head { revision: Revision { epoch, number }, commit_id, digest: DigestDelta(digest), checkpoint };
+            let mut digest = DigestDelta::default();
+            digest.0[..32].copy_from_slice(&sums.0);
+            digest.0[32..].copy_from_slice(&sums.1);
+            let head = Head { revision: Revision { epoch, number }, commit_id, digest, checkpoint };
             prop_assert_eq!(ring().open_head(&ring().seal_head(&head)), Ok(head));
         }
     }

@@ -161,6 +161,10 @@ impl KeyRing {
         Self { barriers, digest }
     }
 
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Barrier> {
+        self.barriers.iter().map(|b| &**b)
+    }
+
     pub(crate) fn newest(&self) -> &Barrier {
         self.barriers.last().expect("a ring has at least the first barrier key")
     }

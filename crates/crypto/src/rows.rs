@@ -10,9 +10,9 @@ use claviger_domain::{Acl, Created, KeyMeta, KeyRef, PrefixGrant};
 use claviger_ports::{GrantRow, KeyRow, TombstoneRow};
 
 const FORMAT: u8 = 1;
-const KEY: &[u8] = b"claviger/row/key";
-const GRANT: &[u8] = b"claviger/row/grant";
-const TOMBSTONE: &[u8] = b"claviger/row/tombstone";
+pub(crate) const KEY: &[u8] = b"claviger/row/key";
+pub(crate) const GRANT: &[u8] = b"claviger/row/grant";
+pub(crate) const TOMBSTONE: &[u8] = b"claviger/row/tombstone";
 
 /// A deleted key: which, who could read it last, when and by whom it was deleted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -93,11 +93,12 @@ impl KeyRing {
     }
 
     fn mac(&self, purpose: &[u8], body: &[u8]) -> Box<[u8]> {
-        let barrier = self.newest();
-        let mut mac = [FORMAT; 37];
-        mac[1..5].copy_from_slice(&barrier.version.to_be_bytes());
-        mac[5..].copy_from_slice(&fields::mac(&barrier.mac, &[purpose, body]));
-        Box::new(mac)
+        mac_under(self.newest(), purpose, body)
+    }
+
+    /// The MACs that each barrier key would make of a row.
+    pub(crate) fn macs(&self, purpose: &[u8], body: &[u8]) -> impl Iterator<Item = Box<[u8]>> {
+        self.all().map(move |barrier| mac_under(barrier, purpose, body))
     }
 
     /// Verifies before it parses: bytes that are not ours reach no decoder.
@@ -125,6 +126,13 @@ fn split_mac(mac: &[u8]) -> Result<(u32, &[u8; 32]), Malformation> {
         }
         [format, ..] => Err(Malformation::Format(*format)),
     }
+}
+
+fn mac_under(barrier: &crate::ring::Barrier, purpose: &[u8], body: &[u8]) -> Box<[u8]> {
+    let mut mac = [FORMAT; 37];
+    mac[1..5].copy_from_slice(&barrier.version.to_be_bytes());
+    mac[5..].copy_from_slice(&fields::mac(&barrier.mac, &[purpose, body]));
+    Box::new(mac)
 }
 
 fn check_columns(columns: &[(&'static str, bool)], what: impl Fn() -> String) -> Result<(), CryptoError> {
@@ -243,7 +251,7 @@ mod tests {
         assert_eq!(row.mac[..5], [1, 0, 0, 0, 2]);
         assert_eq!(row.mac[5..], oracle(&subkey(2, 2, b"mac"), &layout(&[b"claviger/row/key", &row.meta])));
         let element = layout(&[b"claviger/digest/key", b"team/db", &7u64.to_be_bytes(), &row.mac]);
-        assert_eq!(ring.digest_key(&row).0, oracle(&subkey(1, 1, b"digest"), &element));
+        assert_eq!(ring.digest_key(&row).rows(), oracle(&subkey(1, 1, b"digest"), &element));
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl Committer {
     async fn reload(&self) -> bool {
         let ring = self.sealer.ring.read().clone();
         match crate::start::load(&*self.store, &ring, self.inline_limit).await {
-            Ok(loaded) if loaded.report.digest_matches || !loaded.report.damaged.is_empty() => {
+            Ok(loaded) if !loaded.report.tampered => {
                 self.memory.write(|tables| *tables = loaded.tables);
                 self.feed.compact();
                 tracing::info!(revision = %loaded.report.revision, "what became of the commit is known");

@@ -1,6 +1,6 @@
 //! The application: what can be done with keys, by whom, and in which order it becomes visible.
 //!
-//! Every operation takes a [`Caller`](claviger_domain::Caller), asks the domain whether it is allowed, and returns only
+//! Every operation takes a [`Caller`], asks the domain whether it is allowed, and returns only
 //! when its audit record is durable ▲. Nothing here knows HTTP, SQL or Kubernetes.
 
 mod commit;

@@ -4,7 +4,7 @@ use crate::commit::{Committer, Sealer};
 use crate::feed::Feed;
 use crate::memory::{Entry, Grave, Memory, SealedVersion, Slot, Tables};
 use crate::{Conflict, Error};
-use claviger_crypto::{CryptoError, Head, KeyRing, RootOfTrust, add, random};
+use claviger_crypto::{CryptoError, Head, KeyRing, RootOfTrust, add, negate, random};
 use claviger_domain::audit::{Action, Outcome, Record, Subject as AuditSubject};
 use claviger_domain::{Clock, Grant, KeyId, RequestId, Revision, Timestamp, VersionId, VersionState};
 use claviger_ports::{AuditError, AuditSink, BarrierRow, ChangeRow, DigestDelta, Loaded, LoadedVersion, Store, StoreError};
@@ -75,7 +75,7 @@ pub struct CheckReport {
 /// # Errors
 /// When the store cannot be read at all or its head does not authenticate.
 pub async fn check(store: &dyn Store, ring: &KeyRing) -> Result<CheckReport, Error> {
-    let Contents { tables, report } = load(store, ring, 0).await?;
+    let Contents { tables, report, .. } = load(store, ring, 0).await?;
     let (versions, bad) = open_versions(store, ring, &tables).await?;
     let bad_versions = bad.into_iter().map(|(id, version, why)| (format!("{id} version {version}"), why)).collect();
     Ok(CheckReport { start: report, versions, bad_versions })
@@ -114,8 +114,10 @@ pub struct StartReport {
     pub damaged: Vec<(String, String)>,
     /// Prefix grants and tombstones whose record does not authenticate, with the reason. They do not count.
     pub damaged_others: Vec<(String, String)>,
-    /// Whether the sum over all rows is the one that the head has.
+    /// Whether the sums over all rows are those that the head has, a damaged MAC over undamaged contents aside.
     pub digest_matches: bool,
+    /// Whether more was done to the store than damage: rows were removed, added or rolled back. Nothing is served then.
+    pub tampered: bool,
     /// The head's revision.
     pub revision: Revision,
 }
@@ -148,17 +150,18 @@ pub async fn initialise(store: &dyn Store, roots: &[&dyn RootOfTrust], now: Time
 pub(crate) struct Contents {
     pub(crate) tables: Tables,
     pub(crate) report: StartReport,
+    versions_match: bool,
 }
 
 impl Contents {
-    /// Where the sum is wrong and no record is: looks for the version rows that may be why. Their keys are damaged then, and
-    /// the others can be served. What is left unexplained was removed, added or rolled back.
+    /// Where the sum over versions is wrong: looks for those that are damaged or missing. Their keys are damaged then, and the
+    /// others can be served. Where none is, versions were added.
     async fn blame(&mut self, store: &dyn Store, ring: &KeyRing) -> Result<(), Error> {
-        let is_explained = self.report.digest_matches || !self.report.damaged.is_empty();
-        if is_explained {
+        if self.versions_match {
             return Ok(());
         }
         let (_, bad) = open_versions(store, ring, &self.tables).await?;
+        self.report.tampered |= bad.is_empty();
         for (id, version, why) in bad {
             let why = format!("version {version}: {why}");
             let slot = self.tables.keys.insert(id.clone(), Slot::Damaged(why.as_str().into()));
@@ -171,6 +174,25 @@ impl Contents {
     }
 }
 
+/// Damaged rows that are tried out against the sum at most; each has as many forms as there are barrier keys.
+const TRIED: usize = 10;
+
+/// A row that does not authenticate: what it counts as it stands, and what it would count were only its MAC damaged.
+struct Suspect {
+    stands: DigestDelta,
+    as_it_was: Vec<DigestDelta>,
+}
+
+/// Whether the sum over rows becomes `wanted` when some suspects count as they were before their MAC was damaged.
+fn is_explained(sum: DigestDelta, suspects: &[Suspect], wanted: DigestDelta) -> bool {
+    if sum.rows() == wanted.rows() {
+        return true;
+    }
+    let Some((first, rest)) = suspects.split_first() else { return false };
+    let without = add(sum, negate(first.stands));
+    is_explained(sum, rest, wanted) || first.as_it_was.iter().any(|was| is_explained(add(without, *was), rest, wanted))
+}
+
 struct Loading<'a> {
     ring: &'a KeyRing,
     inline_limit: usize,
@@ -178,6 +200,7 @@ struct Loading<'a> {
     ids: Vec<KeyId>,
     damaged: Vec<(KeyId, String)>,
     others: Vec<(String, String)>,
+    suspects: Vec<Suspect>,
     tables: Tables,
     digest: DigestDelta,
 }
@@ -190,6 +213,7 @@ pub(crate) async fn load(store: &dyn Store, ring: &KeyRing, inline_limit: usize)
         ids: Vec::new(),
         damaged: Vec::new(),
         others: Vec::new(),
+        suspects: Vec::new(),
         tables: Tables::default(),
         digest: DigestDelta::default(),
     };
@@ -211,6 +235,7 @@ impl Loading<'_> {
                 let slot = match self.ring.open_key(&row) {
                     Ok(meta) => Slot::Good(Arc::new(Entry { meta, revision, digest, sealed: Vec::with_capacity(1) })),
                     Err(why) => {
+                        self.suspects.push(Suspect { stands: digest, as_it_was: self.ring.digest_key_as_it_was(&row) });
                         self.damaged.push((row.id.clone(), why.to_string()));
                         Slot::Damaged(why.to_string().into())
                     }
@@ -220,17 +245,25 @@ impl Loading<'_> {
             }
             Loaded::Version(version) => self.take_version(version),
             Loaded::Grant(row, _) => {
-                self.digest = add(self.digest, self.ring.digest_grant(&row));
+                let stands = self.ring.digest_grant(&row);
+                self.digest = add(self.digest, stands);
                 match self.ring.open_grant(&row) {
                     Ok(grant) => drop(self.tables.grants.insert(row.prefix, Arc::new(grant))),
-                    Err(why) => self.others.push((format!("the grants of prefix `{}`", row.prefix), why.to_string())),
+                    Err(why) => {
+                        self.suspects.push(Suspect { stands, as_it_was: self.ring.digest_grant_as_it_was(&row) });
+                        self.others.push((format!("the grants of prefix `{}`", row.prefix), why.to_string()));
+                    }
                 }
             }
             Loaded::Tombstone(row, revision) => {
-                self.digest = add(self.digest, self.ring.digest_tombstone(&row));
+                let stands = self.ring.digest_tombstone(&row);
+                self.digest = add(self.digest, stands);
                 match self.ring.open_tombstone(&row) {
                     Ok(tombstone) => self.bury(tombstone, revision),
-                    Err(why) => self.others.push((format!("the tombstone of `{}`", row.key.id), why.to_string())),
+                    Err(why) => {
+                        self.suspects.push(Suspect { stands, as_it_was: self.ring.digest_tombstone_as_it_was(&row) });
+                        self.others.push((format!("the tombstone of `{}`", row.key.id), why.to_string()));
+                    }
                 }
             }
         }
@@ -261,16 +294,20 @@ impl Loading<'_> {
                 entry.slim(self.inline_limit);
             }
         }
+        self.suspects.truncate(TRIED);
+        let rows_match = is_explained(self.digest, &self.suspects, head.digest);
+        let versions_match = self.digest.versions() == head.digest.versions();
         let report = StartReport {
             keys: self.ids.len() - self.damaged.len(),
             damaged: self.damaged.iter().map(|(id, why)| (id.to_string(), why.clone())).collect(),
             damaged_others: self.others,
-            digest_matches: self.digest == head.digest,
+            digest_matches: rows_match && versions_match,
+            tampered: !rows_match,
             revision: head.revision,
         };
         self.tables.revision = head.revision;
         self.tables.order = self.ids.into_iter().collect();
-        Contents { tables: self.tables, report }
+        Contents { tables: self.tables, report, versions_match }
     }
 }
 
@@ -288,8 +325,8 @@ impl Engine {
     ) -> Result<Started, Error> {
         let mut contents = load(&*store, &ring, settings.inline_limit).await?;
         contents.blame(&*store, &ring).await?;
-        let Contents { tables, report } = contents;
-        if !report.digest_matches && report.damaged.is_empty() && !settings.accept_tampering {
+        let Contents { tables, report, .. } = contents;
+        if report.tampered && !settings.accept_tampering {
             return Err(Error::Internal(
                 "rows were removed from the store, added to it or rolled back behind Claviger's back; restore a backup, or look with `claviger check`".to_owned(),
             ));

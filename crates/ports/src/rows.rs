@@ -13,9 +13,30 @@ impl fmt::Debug for Sealed {
     }
 }
 
-/// What a write adds to the keyed sum over all rows: a number modulo 2^256, little-endian.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct DigestDelta(pub [u8; 32]);
+/// What a write adds to the keyed sums over all rows: two numbers modulo 2^256, little-endian. The first sums keys, grants and
+/// tombstones, the second versions: a version's row that is lost or damaged must not hide that a right was rolled back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DigestDelta(pub [u8; 64]);
+
+impl Default for DigestDelta {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
+impl DigestDelta {
+    /// The sum over keys, grants and tombstones.
+    #[must_use]
+    pub fn rows(&self) -> &[u8] {
+        &self.0[..32]
+    }
+
+    /// The sum over versions.
+    #[must_use]
+    pub fn versions(&self) -> &[u8] {
+        &self.0[32..]
+    }
+}
 
 /// Everything about one key except its data.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -251,13 +251,13 @@ impl Config {
             certificate: required("tls.certificate", tls.certificate)?,
             private_key: required("tls.private_key", tls.private_key)?,
             limits: resolve_limits(&limits, source)?,
-            store: store.path.unwrap_or_else(|| data.join("claviger.db")),
+            store: store.path.clone().unwrap_or_else(|| data.join("claviger.db")),
             root: root.folder.unwrap_or_else(|| data.join("root")),
             audit: resolve_audit(audit, &data, source)?,
             auth: resolve_auth(auth, source)?,
             knox: knox.enabled.then(|| resolve_knox(&knox, source)).transpose()?,
             native: native.enabled.unwrap_or(true),
-            keys: resolve_keys(&keys, &knox, source)?,
+            keys: resolve_keys(&keys, &knox, store.accept_tampering.unwrap_or(false), source)?,
             log: resolve_log(&log, source)?,
             dev_users: dev_section.user.into_iter().map(|u| DevUser { name: u.name, groups: u.groups, token: u.token }).collect(),
         })
@@ -369,7 +369,12 @@ fn resolve_knox(raw: &raw::Knox, source: &Source<'_>) -> Result<KnoxConfig, Conf
     })
 }
 
-fn resolve_keys(raw: &raw::Keys, knox: &raw::Knox, source: &Source<'_>) -> Result<claviger_engine::Settings, ConfigError> {
+fn resolve_keys(
+    raw: &raw::Keys,
+    knox: &raw::Knox,
+    accept_tampering: bool,
+    source: &Source<'_>,
+) -> Result<claviger_engine::Settings, ConfigError> {
     const KNOX_MOST: usize = 10 << 20;
     let standard = claviger_engine::Settings::default();
     let max_value = raw.max_value.unwrap_or(standard.max_value);
@@ -397,7 +402,7 @@ fn resolve_keys(raw: &raw::Keys, knox: &raw::Knox, source: &Source<'_>) -> Resul
             .access_callback_socket
             .clone()
             .map(|socket| crate::callback::policy(socket, Duration::from_millis(knox.access_callback_timeout_ms.unwrap_or(1000)))),
-        accept_tampering: false,
+        accept_tampering,
     })
 }
 

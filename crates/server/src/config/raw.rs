@@ -46,7 +46,7 @@ section!(Limits {
     idle_seconds: Option<u64>,
     drain_seconds: Option<u64>,
 });
-section!(Store { path: Option<PathBuf> });
+section!(Store { path: Option<PathBuf>, accept_tampering: Option<bool> });
 section!(Root { folder: Option<PathBuf> });
 section!(Audit {
     folder: Option<PathBuf>,

@@ -64,6 +64,13 @@ const FIELDS: &[Field] = &[
         "The SQLite database. Made by `claviger server init`, mode 0600.",
     ),
     (
+        "store",
+        "accept_tampering",
+        "false",
+        "false",
+        "Serves the store although rows were removed, added, rolled back or destroyed beyond recognition. For saving what is left; said at level ERROR at every start.",
+    ),
+    (
         "root",
         "folder",
         "\"/var/lib/claviger/root\"",

@@ -30,7 +30,7 @@ const TABLE: &[(&str, &str, Shows)] = &[
     (
         "meta and mac of another key",
         "UPDATE keys SET (meta, mac) = (SELECT meta, mac FROM keys WHERE id = 'beta') WHERE id = 'alpha'",
-        InKeys(&["alpha"]),
+        ROWS,
     ),
     (
         "an older, wider ACL under the present mac",
@@ -41,8 +41,23 @@ const TABLE: &[(&str, &str, Shows)] = &[
     ("another generation", "UPDATE keys SET generation = generation + 1 WHERE id = 'alpha'", InKeys(&["alpha"])),
     ("another incarnation", "UPDATE keys SET incarnation = incarnation + 1 WHERE id = 'alpha'", InKeys(&["alpha"])),
     ("another kind", "UPDATE keys SET kind = kind + 1 WHERE id = 'alpha'", InKeys(&["alpha"])),
+    (
+        "a rollback beside a row whose mac is damaged",
+        "UPDATE keys SET mac = zeroblob(length(mac)) WHERE id = 'alpha'; INSERT OR REPLACE INTO keys SELECT * FROM old.keys WHERE id = 'beta'",
+        ROWS,
+    ),
+    (
+        "a rollback beside a row whose contents are damaged",
+        "UPDATE keys SET meta = zeroblob(length(meta)) WHERE id = 'alpha'; INSERT OR REPLACE INTO keys SELECT * FROM old.keys WHERE id = 'beta'",
+        ROWS,
+    ),
+    (
+        "a rollback beside a version that is gone",
+        "DELETE FROM versions WHERE key_id = 'alpha'; INSERT OR REPLACE INTO keys SELECT * FROM old.keys WHERE id = 'beta'",
+        ROWS,
+    ),
     ("no mac", "UPDATE keys SET mac = zeroblob(length(mac)) WHERE id = 'alpha'", InKeys(&["alpha"])),
-    ("renamed key", "UPDATE keys SET id = 'omega' WHERE id = 'alpha'", InKeys(&["omega"])),
+    ("renamed key", "UPDATE keys SET id = 'omega' WHERE id = 'alpha'", ROWS),
     ("changed data", "UPDATE versions SET data = CAST(zeroblob(5) || substr(data, 6) AS BLOB) WHERE key_id = 'beta'", InKeys(&["beta"])),
     (
         "data of another key",
@@ -105,13 +120,9 @@ const TABLE: &[(&str, &str, Shows)] = &[
     (
         "key of another store",
         "INSERT INTO keys SELECT * FROM other.keys WHERE id = 'foreign'; INSERT INTO versions SELECT * FROM other.versions WHERE key_id = 'foreign'",
-        InKeys(&["foreign"]),
+        ROWS,
     ),
-    (
-        "key of another store in the place of one",
-        "INSERT OR REPLACE INTO keys SELECT * FROM other.keys WHERE id = 'beta'",
-        InKeys(&["beta"]),
-    ),
+    ("key of another store in the place of one", "INSERT OR REPLACE INTO keys SELECT * FROM other.keys WHERE id = 'beta'", ROWS),
     (
         "version of another store",
         "INSERT INTO versions SELECT 'beta', (SELECT incarnation FROM keys WHERE id = 'beta'), version_id, wrapped_key, data_len, data_tag, data FROM other.versions WHERE key_id = 'foreign'",
@@ -122,7 +133,7 @@ const TABLE: &[(&str, &str, Shows)] = &[
     ("removed grant", "DELETE FROM \"grants\"", ROWS),
     ("edited grant", "UPDATE \"grants\" SET body = CAST(substr(body, 1, length(body) - 1) || x'7f' AS BLOB)", InLog("do not count")),
     ("grant under another prefix", "INSERT INTO \"grants\" SELECT 'alpha:', generation, epoch, revision, mac, body FROM \"grants\"", ROWS),
-    ("grant of another store", "INSERT OR REPLACE INTO \"grants\" SELECT * FROM other.\"grants\"", ROWS),
+    ("grant of another store", "INSERT OR REPLACE INTO \"grants\" SELECT * FROM other.\"grants\"", InLog("do not count")),
     (
         "head of an older copy",
         "UPDATE head SET (epoch, revision, commit_id, sealed) = (SELECT epoch, revision, commit_id, sealed FROM old.head)",
@@ -387,22 +398,6 @@ fn a_database_or_log_of_another_time_is_noticed() {
 
     scene.now.put(&scene.server).unwrap();
     scene.check(InKeys(&[])).context("everything as it was").unwrap();
-}
-
-#[test]
-fn a_rollback_beside_a_damaged_row_is_logged_and_recorded() {
-    // The sum over all rows cannot say more than that something else is wrong too.
-    let mut scene = Scene::new().unwrap();
-    scene.tamper("UPDATE keys SET mac = zeroblob(length(mac)) WHERE id = 'alpha'; INSERT OR REPLACE INTO keys SELECT * FROM old.keys WHERE id = 'beta'").unwrap();
-    assert_eq!(scene.start().unwrap(), None);
-    assert_eq!(scene.read_all().unwrap(), ["alpha"]);
-    assert!(scene.server.log().contains("behind Claviger's back"), "{}", scene.server.log());
-    let mut reader = claviger_audit::Reader::open(&[audit_folder(&scene.server)]).unwrap();
-    let recorded = reader.backwards(u64::MAX).unwrap().any(|entry| {
-        let text = String::from_utf8(entry.unwrap().1).unwrap();
-        text.contains("\"start\"") && text.contains("behind Claviger's back")
-    });
-    assert!(recorded, "the audit log does not say it");
 }
 
 #[test]
