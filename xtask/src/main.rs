@@ -7,6 +7,7 @@ mod bench;
 mod demo;
 mod deny;
 mod dev;
+mod fuzz;
 mod setup;
 mod shell;
 mod test;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
-use crate::{deny, setup, shell, tidy};
+use crate::{deny, fuzz, setup, shell, tidy};
 
 /// Options of `test`.
 #[derive(Args)]
@@ -39,6 +39,7 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", what: "no warning of compiler or clippy", run: |_| uncounted(clippy()) },
     Step { name: "doc", what: "documentation builds without a warning", run: |_| uncounted(doc()) },
     Step { name: "test", what: "unit, integration and documentation tests", run: cargo_test },
+    Step { name: "fuzz", what: "every parser, guided by coverage (with --long, or by name)", run: |_| uncounted(fuzz::run()) },
 ];
 
 fn step_names() -> Vec<&'static str> {
@@ -82,7 +83,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     let begun = Instant::now();
     let mut outcomes = Vec::new();
     for step in STEPS {
-        let is_wanted = options.only.is_empty() || options.only.iter().any(|it| it == step.name);
+        let is_named = options.only.iter().any(|it| it == step.name);
+        let is_wanted = is_named || options.only.is_empty() && (options.long || step.name != "fuzz");
         if !is_wanted {
             continue;
         }
