@@ -174,7 +174,7 @@ impl Drop for InFlight {
 /// A commit costs some 60 µs of CPU whatever its size. On a fast disk with many callers it would be over before the next
 /// request is, so that groups stay small and the CPU is spent on commits; on a slow one, two halves of the callers would
 /// take turns and everyone wait for two syncs. So a group is worth waiting for as many entries as come in [`Gather::SPAN`]
-/// (or in one sync, if that takes longer), but never for more than were here lately: a caller that is alone never waits.
+/// (or, where a sync takes long, for all), but never for more than were here lately: a caller that is alone never waits.
 #[derive(Debug)]
 struct Gather {
     /// Entries of the last group.
@@ -188,6 +188,10 @@ struct Gather {
 
 impl Gather {
     const SPAN: Duration = Duration::from_micros(200);
+    /// A sync that takes longer is worth more than the wait for everyone.
+    const SLOW: Duration = Duration::from_millis(1);
+    /// Longest wait after a sync.
+    const LONGEST: Duration = Duration::from_micros(400);
 
     fn new() -> Self {
         Self { completed: 0, begun: Instant::now(), last_sync: Duration::ZERO, rate: 0.0 }
@@ -197,8 +201,9 @@ impl Gather {
     fn plan(&self, waiting: usize) -> (usize, Instant) {
         let span = Self::SPAN.max(self.last_sync.mul_f32(1.1));
         let here = self.completed + waiting;
-        let wanted = (self.rate * span.as_secs_f64()) as usize;
-        let after_sync = Instant::now() + (self.last_sync / 10).min(Self::SPAN);
+        // While halves take turns the rate is that of one half: on a slow disk all that were here are waited for.
+        let wanted = if self.last_sync > Self::SLOW { here } else { (self.rate * span.as_secs_f64()) as usize };
+        let after_sync = Instant::now() + (self.last_sync / 8).min(Self::LONGEST);
         (wanted.clamp(1, here.max(1)), after_sync.max(self.begun + Self::SPAN))
     }
 

@@ -1,10 +1,10 @@
 //! What a connection's certificate proves, found out once and kept for the connection's requests.
 
-use crate::SpiffeRules;
+use crate::{ChainError, SpiffeRules};
 use crate::{Evidence, MachineCertificates, Rejection, TrustBundles, VerifiedLeaf, VerifiedSvid};
 use claviger_domain::{Identity, Timestamp};
 
-/// How long a refusal is kept, in seconds: the certificate's time may come, and checking costs.
+/// How long the refusal of a certificate whose time has not come is kept, in seconds: checking costs.
 const REFUSAL_KEPT: i64 = 10;
 
 /// Everything that certificates are verified with. Replaced as a whole when a file of roots changes.
@@ -66,8 +66,9 @@ fn good_until<'a>(
     evidence: &Evidence<'_>,
 ) -> Timestamp {
     let kept = |why: &Rejection| match why {
-        Rejection::NoCertificate | Rejection::NoProvider => Timestamp(i64::MAX),
-        _ => evidence.now.plus_seconds(REFUSAL_KEPT),
+        Rejection::Chain(ChainError::NotYetValid) => evidence.now.plus_seconds(REFUSAL_KEPT),
+        // By the same roots it stays refused: a machine's certificate does not become a workload's.
+        _ => Timestamp(i64::MAX),
     };
     let machine = machine.as_ref().map_or_else(kept, VerifiedLeaf::valid_until);
     machine.min(service.as_ref().map_or_else(kept, VerifiedSvid::valid_until))
