@@ -156,7 +156,7 @@ pub(crate) struct Contents {
 impl Contents {
     /// Where the sum over versions is wrong: looks for those that are damaged or missing. Their keys are damaged then, and the
     /// others can be served. Where none is, versions were added.
-    async fn blame(&mut self, store: &dyn Store, ring: &KeyRing) -> Result<(), Error> {
+    pub(crate) async fn blame(&mut self, store: &dyn Store, ring: &KeyRing) -> Result<(), Error> {
         if self.versions_match {
             return Ok(());
         }
@@ -183,14 +183,20 @@ struct Suspect {
     as_it_was: Vec<DigestDelta>,
 }
 
-/// Whether the sum over rows becomes `wanted` when some suspects count as they were before their MAC was damaged.
-fn is_explained(sum: DigestDelta, suspects: &[Suspect], wanted: DigestDelta) -> bool {
+/// Combinations that are tried at most; each costs some 100 ns. Beyond it nothing is explained.
+const COMBINATIONS: u32 = 1 << 18;
+
+/// Whether the sum over rows becomes `wanted` when some suspects count as they were before their MAC was damaged. Takes
+/// one of `left` for each combination it looks at.
+fn is_explained(sum: DigestDelta, suspects: &[Suspect], wanted: DigestDelta, left: &mut u32) -> bool {
     if sum.rows() == wanted.rows() {
         return true;
     }
+    let Some(rest_left) = left.checked_sub(1) else { return false };
+    *left = rest_left;
     let Some((first, rest)) = suspects.split_first() else { return false };
     let without = add(sum, negate(first.stands));
-    is_explained(sum, rest, wanted) || first.as_it_was.iter().any(|was| is_explained(add(without, *was), rest, wanted))
+    is_explained(sum, rest, wanted, left) || first.as_it_was.iter().any(|was| is_explained(add(without, *was), rest, wanted, left))
 }
 
 struct Loading<'a> {
@@ -295,7 +301,7 @@ impl Loading<'_> {
             }
         }
         self.suspects.truncate(TRIED);
-        let rows_match = is_explained(self.digest, &self.suspects, head.digest);
+        let rows_match = is_explained(self.digest, &self.suspects, head.digest, &mut { COMBINATIONS });
         let versions_match = self.digest.versions() == head.digest.versions();
         let report = StartReport {
             keys: self.ids.len() - self.damaged.len(),
@@ -455,5 +461,39 @@ fn system_record<'a>(
         revision,
         rights: None,
         head: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn element(n: u8) -> DigestDelta {
+        let mut element = DigestDelta::default();
+        element.0[..32].fill(n);
+        element
+    }
+
+    fn suspects(forms: u8) -> Vec<Suspect> {
+        let suspect = |n: u8| Suspect { stands: element(n), as_it_was: (1..=forms).map(|f| element(100 + n * 7 + f)).collect() };
+        (0..10).map(suspect).collect()
+    }
+
+    #[test]
+    fn damaged_macs_explain_a_sum_and_nothing_else_does() {
+        let all = suspects(2);
+        let sum = all.iter().fold(DigestDelta::default(), |sum, s| add(sum, s.stands));
+        let one_mended = add(add(sum, negate(all[3].stands)), all[3].as_it_was[1]);
+        assert!(is_explained(sum, &all, one_mended, &mut { COMBINATIONS }));
+        let removed_row = add(sum, DigestDelta([0x5a; 64]));
+        assert!(!is_explained(sum, &all, removed_row, &mut { COMBINATIONS }));
+    }
+
+    #[test]
+    fn what_takes_too_many_combinations_is_not_explained() {
+        let all = suspects(9);
+        let mut left = COMBINATIONS;
+        assert!(!is_explained(DigestDelta::default(), &all, DigestDelta([0x5a; 64]), &mut left));
+        assert_eq!(left, 0);
     }
 }
