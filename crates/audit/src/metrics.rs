@@ -89,12 +89,6 @@ impl Metrics {
             last_error: self.last_error.lock().clone(),
         }
     }
-
-    /// The histogram of `fdatasync` times: (upper bound, count) of each bucket that is not empty.
-    pub fn sync_histogram(&self) -> Vec<(Duration, u64)> {
-        let counts = self.sync_time.iter().enumerate().map(|(at, count)| (upper_bound(at), count.load(Relaxed)));
-        counts.filter(|(_, count)| *count > 0).collect()
-    }
 }
 
 fn bucket(took: Duration) -> usize {

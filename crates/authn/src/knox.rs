@@ -205,6 +205,20 @@ mod tests {
     }
 
     #[test]
+    fn a_header_is_two_bytes_and_a_payload_and_too_short_or_foreign_ones_match_nothing() {
+        assert_eq!(Credential::parse(b"0thost.example").unwrap().payload, b"host.example");
+        assert_eq!(Credential::parse(b"0u\xff").unwrap().kind, b'u');
+        for short in [&b""[..], b"0", b"0u"] {
+            assert!(Credential::parse(short).is_none());
+        }
+        let site = site();
+        let both = site.ca.leaf(&["h", "spiffe://dom/a"], &|_| {});
+        for foreign in [&b"1uTOKEN"[..], b"0mhost", b"Bearer x"] {
+            assert_eq!(site.ask(foreign, &both), Err("No matching authentication providers found".into()));
+        }
+    }
+
+    #[test]
     fn nothing_shows_a_payload() {
         assert_eq!(format!("{:?}", Credential::parse(b"0uhunter2").unwrap()), "Credential(0u, 7 bytes)");
     }

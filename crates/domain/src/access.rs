@@ -8,7 +8,7 @@ use thiserror::Error;
 
 /// Proof that a caller was allowed `C` on one key. Only [`authorize`] makes one.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// use claviger_domain::{Permit, cap::Read};
 /// let forged: Permit<Read> = Permit { key: todo!(), kind: std::marker::PhantomData };
 /// ```

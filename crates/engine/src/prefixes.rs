@@ -151,16 +151,6 @@ impl Engine {
         }
     }
 
-    /// Whether a creation rule lets `caller` create anything at all.
-    #[must_use]
-    pub fn may_create_anywhere(&self, caller: &Caller) -> bool {
-        let is_user = caller.identities().any(|i| matches!(i, claviger_domain::Identity::User { .. }));
-        let rule = |g: &Arc<PrefixGrant>| {
-            (g.any_user_creates && is_user) || g.acl.reaching(caller).any(|g| g.capabilities.contains(Capability::Create))
-        };
-        self.memory.read(|t| t.grants.values().any(rule))
-    }
-
     /// The right that covers `id` from prefixes, for lint and explanation.
     #[must_use]
     pub fn covering(&self, id: &KeyId) -> Vec<PrefixGrant> {

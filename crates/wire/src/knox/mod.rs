@@ -13,7 +13,6 @@
 
 pub mod audit_line;
 pub mod base64;
-pub mod credential;
 pub mod envelope;
 pub mod form;
 pub mod fuzz;
