@@ -3,7 +3,7 @@
 //! Written by hand because it runs for every request; it never sees key data, since a [`Record`] has none ▲.
 
 use claviger_domain::audit::{Record, Subject};
-use claviger_domain::{Acl, Caller, Identity, Timestamp};
+use claviger_domain::{Acl, Caller, Civil, Identity, Timestamp};
 use std::io::Write;
 
 /// Encodes a record as one JSON object without a line break.
@@ -173,39 +173,15 @@ impl Json {
 
     /// RFC 3339 in UTC with nine digits of a second, so that texts order as times do.
     fn time(&mut self, at: Timestamp) {
-        let seconds = at.0.div_euclid(1_000_000_000);
-        let nanos = at.0.rem_euclid(1_000_000_000);
-        let (year, month, day) = civil(seconds.div_euclid(86_400));
-        let of_day = seconds.rem_euclid(86_400);
-        let small = |n: i64| u32::try_from(n).unwrap_or(0);
-        for (n, width, after) in [
-            (small(year), 4, b'-'),
-            (month, 2, b'-'),
-            (day, 2, b'T'),
-            (small(of_day / 3600), 2, b':'),
-            (small(of_day / 60 % 60), 2, b':'),
-            (small(of_day % 60), 2, b'.'),
-            (small(nanos), 9, b'Z'),
-        ] {
+        let Civil { year, month, day, hour, minute, second, nanos } = at.civil();
+        let year = u32::try_from(year).unwrap_or(0);
+        for (n, width, after) in
+            [(year, 4, b'-'), (month, 2, b'-'), (day, 2, b'T'), (hour, 2, b':'), (minute, 2, b':'), (second, 2, b'.'), (nanos, 9, b'Z')]
+        {
             self.padded(n, width);
             self.0.push(after);
         }
     }
-}
-
-/// Year, month and day of a day number counted from 1970-01-01: the proleptic Gregorian calendar in 400-year eras that
-/// begin on 1 March, so that the leap day is an era year's last.
-fn civil(days: i64) -> (i64, u32, u32) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, u32::try_from(month).unwrap_or(1), u32::try_from(day).unwrap_or(1))
 }
 
 #[cfg(test)]

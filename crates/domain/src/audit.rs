@@ -197,3 +197,24 @@ pub struct Record<'a> {
     /// it in.
     pub head: Option<Revision>,
 }
+
+impl Record<'_> {
+    /// A record that names nobody and nothing yet; what more there is to say is set beside it by `..Record::new(…)`.
+    #[must_use]
+    pub fn new(at: Timestamp, request_id: RequestId, surface: &'static str, action: Action, outcome: Outcome) -> Self {
+        Self {
+            at,
+            request_id,
+            caller: None,
+            address: None,
+            surface,
+            action,
+            subjects: &[],
+            outcome,
+            reason: "",
+            revision: None,
+            rights: None,
+            head: None,
+        }
+    }
+}

@@ -22,7 +22,7 @@ pub use capability::{Capabilities, Capability, Preset, cap};
 pub use id::{Incarnation, KeyId, KeyIdError, Prefix, PrefixError};
 pub use key::{Created, Generation, KeyKind, KeyMeta, KeyRef, Labels, MetaError, PrefixGrant};
 pub use principal::{Identity, Principal, PrincipalError};
-pub use revision::{Clock, Revision, SystemClock, Timestamp};
+pub use revision::{Civil, Clock, Revision, SystemClock, Timestamp};
 pub use secret::SecretBytes;
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
 pub use version::{Transition, Version, VersionError, VersionId, VersionState, Versions};

@@ -50,6 +50,50 @@ impl Timestamp {
     }
 }
 
+/// A moment taken apart, in UTC and the proleptic Gregorian calendar.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Civil {
+    /// Year.
+    pub year: i64,
+    /// 1 to 12.
+    pub month: u32,
+    /// 1 to 31.
+    pub day: u32,
+    /// 0 to 23.
+    pub hour: u32,
+    /// 0 to 59.
+    pub minute: u32,
+    /// 0 to 59.
+    pub second: u32,
+    /// Nanoseconds of the second.
+    pub nanos: u32,
+}
+
+impl Timestamp {
+    /// Date and time of day. Days are counted in 400-year eras that begin on 1 March, so that the leap day is an era year's
+    /// last.
+    #[must_use]
+    pub fn civil(self) -> Civil {
+        let small = |n: i64| u32::try_from(n).unwrap_or(0);
+        let (seconds, nanos) = (self.0.div_euclid(1_000_000_000), self.0.rem_euclid(1_000_000_000));
+        let (days, of_day) = (seconds.div_euclid(86_400) + 719_468, seconds.rem_euclid(86_400));
+        let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+        let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let from_march = (5 * of_year + 2) / 153;
+        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+        Civil {
+            year: year_of_era + era * 400 + i64::from(month <= 2),
+            month: small(month),
+            day: small(of_year - (153 * from_march + 2) / 5 + 1),
+            hour: small(of_day / 3600),
+            minute: small(of_day / 60 % 60),
+            second: small(of_day % 60),
+            nanos: small(nanos),
+        }
+    }
+}
+
 /// Tells the time. Tests set it; the program uses [`SystemClock`].
 pub trait Clock: Send + Sync {
     /// The present moment.

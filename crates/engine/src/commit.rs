@@ -147,18 +147,11 @@ impl Committer {
         settled
     }
 
-    /// Reads the store as a start does: a key whose version is lost stays damaged.
-    async fn load(&self, ring: &KeyRing) -> Result<crate::start::Contents, Error> {
-        let mut loaded = crate::start::load(&*self.store, ring, self.inline_limit).await?;
-        loaded.blame(&*self.store, ring).await?;
-        Ok(loaded)
-    }
-
     /// After a commit of unknown outcome only the store knows what is true: memory is read anew. False when that fails;
     /// until it succeeds memory serves what was known before, and nothing is committed.
     async fn reload(&self) -> bool {
         let ring = self.sealer.ring.read().clone();
-        match self.load(&ring).await {
+        match crate::start::load_and_blame(&*self.store, &ring, self.inline_limit).await {
             Ok(loaded) if !loaded.report.tampered => {
                 self.memory.write(|tables| *tables = loaded.tables);
                 self.feed.compact();

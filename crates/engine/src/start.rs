@@ -156,7 +156,7 @@ pub(crate) struct Contents {
 impl Contents {
     /// Where the sum over versions is wrong: looks for those that are damaged or missing. Their keys are damaged then, and the
     /// others can be served. Where none is, versions were added.
-    pub(crate) async fn blame(&mut self, store: &dyn Store, ring: &KeyRing) -> Result<(), Error> {
+    async fn blame(&mut self, store: &dyn Store, ring: &KeyRing) -> Result<(), Error> {
         if self.versions_match {
             return Ok(());
         }
@@ -211,8 +211,15 @@ struct Loading<'a> {
     digest: DigestDelta,
 }
 
+/// Reads the whole store as it is to be served: as [`load`], and keys whose versions are lost or damaged are damaged.
+pub(crate) async fn load_and_blame(store: &dyn Store, ring: &KeyRing, inline_limit: usize) -> Result<Contents, Error> {
+    let mut contents = load(store, ring, inline_limit).await?;
+    contents.blame(store, ring).await?;
+    Ok(contents)
+}
+
 /// Reads the whole store and checks it.
-pub(crate) async fn load(store: &dyn Store, ring: &KeyRing, inline_limit: usize) -> Result<Contents, Error> {
+async fn load(store: &dyn Store, ring: &KeyRing, inline_limit: usize) -> Result<Contents, Error> {
     let mut loading = Loading {
         ring,
         inline_limit,
@@ -329,9 +336,7 @@ impl Engine {
         ring: KeyRing,
         clock: Arc<dyn Clock>,
     ) -> Result<Started, Error> {
-        let mut contents = load(&*store, &ring, settings.inline_limit).await?;
-        contents.blame(&*store, &ring).await?;
-        let Contents { tables, report, .. } = contents;
+        let Contents { tables, report, .. } = load_and_blame(&*store, &ring, settings.inline_limit).await?;
         if report.tampered && !settings.accept_tampering {
             return Err(Error::Internal(
                 "rows were removed from the store, added to it or rolled back behind Claviger's back; restore a backup, or look with `claviger check`".to_owned(),
@@ -435,32 +440,8 @@ impl Engine {
     fn keep_lost(&self, change: &ChangeRow) -> BoxFuture<'static, Result<(), AuditError>> {
         let reason = format!("{} by {} was committed and its record was lost", change.what, change.actor);
         let subjects = [AuditSubject { key: &change.target, versions: &[] }];
-        self.audit.append(&system_record(self.now(), change.request_id, Action::Reconcile, &subjects, &reason, Some(change.revision)))
-    }
-}
-
-/// A record of something that Claviger itself did.
-fn system_record<'a>(
-    at: Timestamp,
-    request_id: RequestId,
-    action: Action,
-    subjects: &'a [AuditSubject<'a>],
-    reason: &'a str,
-    revision: Option<Revision>,
-) -> Record<'a> {
-    Record {
-        at,
-        request_id,
-        caller: None,
-        address: None,
-        surface: "server",
-        action,
-        subjects,
-        outcome: Outcome::Ok,
-        reason,
-        revision,
-        rights: None,
-        head: None,
+        let bare = Record::new(self.now(), change.request_id, "server", Action::Reconcile, Outcome::Ok);
+        self.audit.append(&Record { subjects: &subjects, reason: &reason, revision: Some(change.revision), ..bare })
     }
 }
 

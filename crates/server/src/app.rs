@@ -45,20 +45,8 @@ impl App {
     }
 
     async fn record(&self, request_id: RequestId, address: IpAddr, target: &str, outcome: Outcome, reason: &str) -> bool {
-        let record = Record {
-            at: self.clock.now(),
-            request_id,
-            caller: None,
-            address: Some(address),
-            surface: "server",
-            action: Action::Request,
-            subjects: &[Subject { key: target, versions: &[] }],
-            outcome,
-            reason,
-            revision: None,
-            rights: None,
-            head: None,
-        };
+        let bare = Record::new(self.clock.now(), request_id, "server", Action::Request, outcome);
+        let record = Record { address: Some(address), subjects: &[Subject { key: target, versions: &[] }], reason, ..bare };
         self.engine.note(&record).await.is_ok()
     }
 }

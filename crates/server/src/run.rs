@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use claviger_audit::{Alerts, AuditLog, Checkpoint, Durability, LineSink, LogConfig, LogKey, Reader, Recorder, SinkTarget};
 use claviger_authn::{BREAK_GLASS_GROUP, MachineCertificates, Roots, TokenTable, TrustBundles, Verifiers};
 use claviger_crypto::{FileRoot, KeyRing, RootOfTrust};
-use claviger_domain::audit::{Action, Outcome, Record, Subject};
+use claviger_domain::audit::{Action, Outcome, Record};
 use claviger_domain::{
     Acl, Caller, Capabilities, Capability, Clock, Prefix, Preset, Principal, RequestId, Revision, SystemClock, Timestamp,
 };
@@ -457,20 +457,8 @@ async fn open_ring(config: &Config) -> Result<(SqlStore, KeyRing)> {
 }
 
 async fn note(app: &App, action: Action, reason: &str, revision: Option<Revision>) -> Result<()> {
-    let record = Record {
-        at: app.clock.now(),
-        request_id: app.callers.request_id(),
-        caller: None,
-        address: None,
-        surface: "server",
-        action,
-        subjects: &[] as &[Subject<'_>],
-        outcome: Outcome::Ok,
-        reason,
-        revision,
-        rights: None,
-        head: None,
-    };
+    let bare = Record::new(app.clock.now(), app.callers.request_id(), "server", action, Outcome::Ok);
+    let record = Record { reason, revision, ..bare };
     app.engine.note(&record).await.context("writing to the audit log")
 }
 

@@ -167,20 +167,8 @@ impl Knox {
         head: &Head,
     ) -> Result<(), Reply> {
         let target: String = String::from_utf8_lossy(&head.path).chars().take(512).collect();
-        let record = Record {
-            at: self.clock.now(),
-            request_id: id,
-            caller,
-            address: Some(address),
-            surface: SURFACE,
-            action: Action::Request,
-            subjects: &[Subject { key: &target, versions: &[] }],
-            outcome,
-            reason,
-            revision: None,
-            rights: None,
-            head: None,
-        };
+        let bare = Record::new(self.clock.now(), id, SURFACE, Action::Request, outcome);
+        let record = Record { caller, address: Some(address), subjects: &[Subject { key: &target, versions: &[] }], reason, ..bare };
         self.engine.note(&record).await.map_err(|e| Reply::new(Code::Internal, e.to_string()))
     }
 

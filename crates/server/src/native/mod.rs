@@ -281,40 +281,16 @@ impl Native {
         reason: &str,
     ) -> Result<(), Fault> {
         let path: String = String::from_utf8_lossy(&head.path).chars().take(512).collect();
-        let record = Record {
-            at: self.parts.clock.now(),
-            request_id,
-            caller,
-            address: Some(connection.peer.ip()),
-            surface: SURFACE,
-            action: Action::Request,
-            subjects: &[Subject { key: &path, versions: &[] }],
-            outcome,
-            reason,
-            revision: None,
-            rights: None,
-            head: None,
-        };
+        let subjects = [Subject { key: &path, versions: &[] }];
+        let bare = Record::new(self.parts.clock.now(), request_id, SURFACE, Action::Request, outcome);
+        let record = Record { caller, address: Some(connection.peer.ip()), subjects: &subjects, reason, ..bare };
         self.engine().note(&record).await.map_err(|e| Fault::of(&e, false))
     }
 
     /// Records an operation that is this surface's own.
     pub(crate) async fn note(&self, ask: &Ask<'_>, action: Action, outcome: Outcome, reason: &str) -> Result<(), Error> {
-        let record = Record {
-            at: self.parts.clock.now(),
-            request_id: ask.caller.request_id,
-            caller: Some(ask.caller),
-            address: ask.caller.address,
-            surface: SURFACE,
-            action,
-            subjects: &[],
-            outcome,
-            reason,
-            revision: None,
-            rights: None,
-            head: None,
-        };
-        self.engine().note(&record).await
+        let bare = Record::new(self.parts.clock.now(), ask.caller.request_id, SURFACE, action, outcome);
+        self.engine().note(&Record { caller: Some(ask.caller), address: ask.caller.address, reason, ..bare }).await
     }
 }
 

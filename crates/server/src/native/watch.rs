@@ -186,20 +186,8 @@ impl Follower {
             Err(AuthFailure::Unauthenticated(why)) => why,
         };
         let reason = format!("the stream ends: {why}");
-        let record = Record {
-            at: self.parts.clock.now(),
-            request_id: self.caller.request_id,
-            caller: Some(&self.caller),
-            address: self.caller.address,
-            surface: SURFACE,
-            action: Action::Watch,
-            subjects: &[],
-            outcome: Outcome::Unauthenticated,
-            reason: &reason,
-            revision: None,
-            rights: None,
-            head: None,
-        };
+        let bare = Record::new(self.parts.clock.now(), self.caller.request_id, SURFACE, Action::Watch, Outcome::Unauthenticated);
+        let record = Record { caller: Some(&self.caller), address: self.caller.address, reason: &reason, ..bare };
         if let Err(error) = self.parts.engine.note(&record).await {
             tracing::error!(%error, "recording the end of a stream");
         }

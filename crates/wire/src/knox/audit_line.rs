@@ -6,6 +6,7 @@
 use super::base64::encode_standard;
 use super::envelope::{Code, write_separated, write_u64};
 use super::json::write_string;
+use claviger_domain::{Civil, Timestamp};
 
 /// One line. Borrowed text may be any bytes; it is escaped as in answers.
 #[derive(Debug, Clone)]
@@ -194,30 +195,10 @@ fn write_map<'m>(out: &mut Vec<u8>, pairs: Option<impl Iterator<Item = (&'m [u8]
 
 /// RFC 3339 in UTC with as many digits of the second's fraction as it has, none if it has none.
 fn rfc3339_nanos(timestamp: i64) -> String {
-    const NANOS: i64 = 1_000_000_000;
-    let (seconds, nanos) = (timestamp.div_euclid(NANOS), timestamp.rem_euclid(NANOS));
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = civil_date(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let Civil { year, month, day, hour, minute, second, nanos } = Timestamp(timestamp).civil();
     let fraction = format!(".{nanos:09}");
     let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
-}
-
-/// Year, month and day of a number of days since 1970 in the Gregorian calendar.
-///
-/// Counts in eras of 400 years from 1 March of year 0, so that the leap day is the last day of a counted year.
-fn civil_date(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]
