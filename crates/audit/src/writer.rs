@@ -190,21 +190,23 @@ impl Gather {
     const SPAN: Duration = Duration::from_micros(200);
     /// A sync that takes longer is worth more than the wait for everyone.
     const SLOW: Duration = Duration::from_millis(1);
-    /// Longest wait after a sync.
-    const LONGEST: Duration = Duration::from_micros(400);
-
     fn new() -> Self {
         Self { completed: 0, begun: Instant::now(), last_sync: Duration::ZERO, rate: 0.0 }
     }
 
-    /// How many entries are worth waiting for, with so many waiting when the last group was answered, and until when.
-    fn plan(&self, waiting: usize) -> (usize, Instant) {
+    /// What to wait for, with so many waiting when the last group was answered.
+    fn plan(&self, waiting: usize) -> Plan {
+        let (now, here) = (Instant::now(), self.completed + waiting);
+        if self.last_sync > Self::SLOW {
+            // While halves take turns the rate is that of one half: all that were here are waited for, as long as they keep
+            // coming back.
+            let gap = self.last_sync / 12;
+            return Plan { wanted: here.max(1), gap, next: now + gap * 2, last: now + self.last_sync / 3, seen: waiting };
+        }
         let span = Self::SPAN.max(self.last_sync.mul_f32(1.1));
-        let here = self.completed + waiting;
-        // While halves take turns the rate is that of one half: on a slow disk all that were here are waited for.
-        let wanted = if self.last_sync > Self::SLOW { here } else { (self.rate * span.as_secs_f64()) as usize };
-        let after_sync = Instant::now() + (self.last_sync / 8).min(Self::LONGEST);
-        (wanted.clamp(1, here.max(1)), after_sync.max(self.begun + Self::SPAN))
+        let wanted = (self.rate * span.as_secs_f64()) as usize;
+        let until = (now + self.last_sync / 8).max(self.begun + Self::SPAN);
+        Plan { wanted: wanted.clamp(1, here.max(1)), gap: Duration::ZERO, next: until, last: until, seen: waiting }
     }
 
     /// A group of `count` entries is committed now.
@@ -213,6 +215,32 @@ impl Gather {
         let since = now.duration_since(self.begun).as_secs_f64().max(1e-6);
         self.rate += (count as f64 / since - self.rate) / 4.0;
         (self.begun, self.completed) = (now, count);
+    }
+}
+
+/// How long a group may grow.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    /// So many entries are enough.
+    wanted: usize,
+    /// Each look at the queue that finds new entries allows this much more time…
+    gap: Duration,
+    /// …after the next look,
+    next: Instant,
+    /// but not beyond this.
+    last: Instant,
+    /// Entries that the last look found.
+    seen: usize,
+}
+
+impl Plan {
+    /// A look at the queue: whether to wait on for more than the `waiting` entries.
+    fn goes_on(&mut self, now: Instant, waiting: usize) -> bool {
+        if now >= self.next && now < self.last && waiting > self.seen {
+            self.next = (now + self.gap).min(self.last);
+            self.seen = waiting;
+        }
+        waiting < self.wanted && self.wanted > 1 && now < self.next
     }
 }
 
@@ -310,10 +338,10 @@ impl Writer {
         let deadline = self.deadline();
         let shared = self.shared.clone();
         let mut queue = shared.queue.lock();
-        let (wanted, until) = self.gather.plan(queue.batch.leaves.len());
+        let mut plan = self.gather.plan(queue.batch.leaves.len());
         loop {
             let waiting = queue.batch.leaves.len();
-            let gathering = waiting < wanted && wanted > 1 && Instant::now() < until;
+            let gathering = plan.goes_on(Instant::now(), waiting);
             if waiting > 0 && (!gathering || queue.closing) {
                 self.gather.begin(waiting);
                 let (bytes, leaves) = std::mem::take(&mut self.spare_buffers);
@@ -323,8 +351,8 @@ impl Writer {
                 return Work::Close;
             }
             queue.idle = true;
-            queue.wanted = if gathering { wanted } else { 1 };
-            let alarm = if gathering { Some(until) } else { deadline };
+            queue.wanted = if gathering { plan.wanted } else { 1 };
+            let alarm = if gathering { Some(plan.next) } else { deadline };
             let timed_out = match alarm {
                 Some(alarm) => shared.work.wait_until(&mut queue, alarm).timed_out(),
                 None => {
@@ -728,5 +756,33 @@ impl Drop for CloseOnExit {
         let batch = std::mem::replace(&mut queue.batch, Batch::new(Vec::new(), Vec::new()));
         drop(queue);
         batch.group.complete(Err(AuditError::Closed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_a_slow_disk_all_that_were_here_are_waited_for_while_they_keep_coming_back() {
+        let sync = Duration::from_millis(12);
+        let gather = Gather { completed: 16, last_sync: sync, ..Gather::new() };
+        let mut plan = gather.plan(16);
+        let (begun, gap) = (plan.next - sync / 6, plan.gap);
+        assert!(plan.goes_on(begun, 16), "the half that was answered is given time to come back");
+        assert!(plan.goes_on(begun + gap * 2, 20), "and more time while it does");
+        assert!(!plan.goes_on(begun + gap, 32), "but no more once all are here");
+        assert!(!plan.goes_on(begun + gap * 3, 20), "or when nobody else came");
+        let mut late = gather.plan(16);
+        assert!(!late.goes_on(late.last, 31), "and never for long");
+    }
+
+    #[test]
+    fn who_is_alone_never_waits() {
+        for last_sync in [Duration::from_micros(80), Duration::from_millis(9)] {
+            let gather = Gather { completed: 1, last_sync, ..Gather::new() };
+            let mut plan = gather.plan(0);
+            assert!(!plan.goes_on(Instant::now(), 1));
+        }
     }
 }
