@@ -444,8 +444,10 @@ impl Cursor {
             return Err(self.damage("the part ends early"));
         }
         let rest = self.rest()?;
-        let Some(final_byte) = rest.iter().rposition(|byte| *byte != 0) else { return Ok(Tail::Clean) };
-        for at in magics(&rest[..=final_byte]) {
+        if rest.is_empty() {
+            return Ok(Tail::Clean);
+        }
+        for at in magics(&rest) {
             let behind = self.checked_at(self.offset + at as u64)?;
             if behind.is_some_and(|(header, ..)| header.durable > self.next) {
                 self.window.clear();
@@ -456,16 +458,24 @@ impl Cursor {
                 return Err(self.damage("no valid frame, but later ones follow that were written after it was durable"));
             }
         }
-        Ok(Tail::Torn { bytes: final_byte as u64 + 1 })
+        Ok(Tail::Torn { bytes: rest.len() as u64 })
     }
 
+    /// The bytes behind the last frame, up to the last that is not zero. Normally none: what was filled ahead, which may be
+    /// hundreds of MiB, passes through one window.
     fn rest(&self) -> Result<Vec<u8>, AuditError> {
-        let fail = |error: std::io::Error| AuditError::io("reading", &self.path, &error);
-        let length = self.file.metadata().map_err(fail)?.len().saturating_sub(self.offset);
-        let mut rest = vec![0; length as usize];
-        let got = read_up_to(&self.file, &mut rest, self.offset).map_err(fail)?;
-        rest.truncate(got);
-        Ok(rest)
+        let (mut rest, mut window, mut at) = (Vec::new(), vec![0; WINDOW], self.offset);
+        loop {
+            let got = read_up_to(&self.file, &mut window, at).map_err(|error| AuditError::io("reading", &self.path, &error))?;
+            if got == 0 {
+                return Ok(rest);
+            }
+            if let Some(last) = window[..got].iter().rposition(|byte| *byte != 0) {
+                rest.resize((at - self.offset) as usize, 0);
+                rest.extend_from_slice(&window[..=last]);
+            }
+            at += got as u64;
+        }
     }
 
     pub(crate) fn damage(&self, why: &str) -> AuditError {
