@@ -4,10 +4,10 @@ use claviger_domain::Caller;
 use claviger_domain::audit::{Outcome, Record};
 use serde_json::{Map, Value, json};
 
-/// Encodes a record as one ECS JSON object without a line break.
+/// Encodes a record, of which `entry` is what stands in the log, or a part of it, as one ECS JSON object without a line break.
 #[must_use]
-pub fn encode_ecs(record: &Record<'_>) -> Vec<u8> {
-    let own: Value = serde_json::from_slice(&crate::record::encode(record)).unwrap_or(Value::Null);
+pub fn encode_ecs(record: &Record<'_>, entry: &[u8]) -> Vec<u8> {
+    let own: Value = serde_json::from_slice(entry).unwrap_or(Value::Null);
     let outcome = if record.outcome == Outcome::Ok { "success" } else { "failure" };
     let mut line = Map::new();
     line.insert("@timestamp".into(), own["time"].clone());
@@ -16,7 +16,7 @@ pub fn encode_ecs(record: &Record<'_>) -> Vec<u8> {
         "event".into(),
         json!({
             "kind": "event", "category": ["iam"], "dataset": "claviger.audit", "provider": record.surface,
-            "action": record.action.name(), "outcome": outcome, "reason": record.reason, "id": own["request"],
+            "action": record.action.name(), "outcome": outcome, "reason": own["reason"].as_str().unwrap_or_default(), "id": own["request"],
         }),
     );
     if let Some(who) = record.caller.and_then(Caller::default_identity) {
@@ -51,9 +51,10 @@ mod tests {
             reason: "no",
             revision: None,
             rights: None,
+            allowed_by: None,
             head: None,
         };
-        let line: Value = serde_json::from_slice(&encode_ecs(&record)).unwrap();
+        let line: Value = serde_json::from_slice(&encode_ecs(&record, &crate::record::encode(&record))).unwrap();
         assert_eq!(line["event"]["outcome"], "failure");
         assert_eq!(line["source"]["ip"], "10.0.0.1");
         assert_eq!(line["claviger"]["keys"][0]["id"], "a");

@@ -289,6 +289,34 @@ impl AuditLog {
         AppendFuture::queued(group, position)
     }
 
+    /// Queues several entries at once: they get consecutive indexes and are written together. The future is that of all,
+    /// and gives the last one's index.
+    pub fn append_all(&self, entries: &[Vec<u8>]) -> AppendFuture {
+        let misfit = entries.iter().map(Vec::len).find(|len| !(1..=MAX_ENTRY).contains(len));
+        if let Some(len) = misfit.or(entries.is_empty().then_some(0)) {
+            return self.refuse(AuditError::EntrySize { len });
+        }
+        let leaves: Vec<_> = entries.iter().map(|entry| leaf_hash(entry)).collect();
+        let length = entries.iter().map(|entry| entry.len() + 4).sum::<usize>();
+        let mut queue = self.shared.queue.lock();
+        // Whatever the bound, one record finds room when little else waits.
+        if let Some(error) = queue.refusal(length, self.config.queue_bytes.max(length * 2)) {
+            drop(queue);
+            return self.refuse(error);
+        }
+        let batch = &mut queue.batch;
+        entries.iter().for_each(|entry| push_entry(&mut batch.bytes, entry));
+        batch.leaves.extend(leaves);
+        let (group, last) = (batch.group.clone(), batch.leaves.len() as u64 - 1);
+        let enough = queue.batch.leaves.len() >= queue.wanted;
+        let wake = enough && std::mem::take(&mut queue.idle);
+        drop(queue);
+        if wake {
+            self.shared.work.notify_one();
+        }
+        AppendFuture::queued(group, last)
+    }
+
     /// [`Self::append`] and wait on this thread; not for use inside an async runtime.
     ///
     /// # Errors

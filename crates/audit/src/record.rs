@@ -1,15 +1,50 @@
 //! One audit record as JSON. The bytes are what the log hashes, so this form never changes for records already written.
 //!
-//! Written by hand because it runs for every request; it never sees key data, since a [`Record`] has none ▲.
+//! Written by hand because it runs for every request; it never sees key data, since a [`Record`] has none ▲. A record that
+//! is longer than an entry may be becomes several ([`parts`]). Texts that others choose are cut, since nothing that is
+//! asked, however long its names, may go unrecorded ▲.
+
+mod parts;
+
+pub(crate) use parts::encode_parts;
 
 use claviger_domain::audit::{Record, Subject};
-use claviger_domain::{Acl, Caller, Civil, Identity, Timestamp};
+use claviger_domain::{Caller, Civil, Grant, Identity, Timestamp};
 use std::io::Write;
 
-/// Encodes a record as one JSON object without a line break.
+/// Bytes of a reason, and of a key's id as asked for. Ids of keys and prefixes are shorter.
+const TEXT: usize = 1024;
+/// Bytes of a principal's or an identity's id: what a grant may have.
+const NAME: usize = claviger_domain::MAX_PRINCIPAL;
+/// Bytes that a person's groups may take.
+const GROUPS: usize = 8 * 1024;
+
+/// Encodes a record as one JSON object without a line break, however long.
 #[must_use]
 pub fn encode(record: &Record<'_>) -> Vec<u8> {
-    let Record { at, request_id, caller, address, surface, action, subjects, outcome, reason, revision, rights, head } = record;
+    write(record, &Share::whole(record))
+}
+
+/// What of a record's lists stands in one entry.
+#[derive(Clone, Copy)]
+struct Share<'r> {
+    subjects: &'r [Subject<'r>],
+    old: &'r [Grant],
+    new: &'r [Grant],
+    /// Which part it is, and of how many.
+    part: Option<(usize, usize)>,
+}
+
+impl<'r> Share<'r> {
+    fn whole(record: &Record<'r>) -> Self {
+        let (old, new) = record.rights.map_or((&[][..], &[][..]), |change| (change.old.grants(), change.new.grants()));
+        Self { subjects: record.subjects, old, new, part: None }
+    }
+}
+
+fn write(record: &Record<'_>, share: &Share<'_>) -> Vec<u8> {
+    let Record { at, request_id, caller, address, surface, action, subjects: _, outcome, reason, revision, rights, head, allowed_by } =
+        record;
     let mut out = Json(Vec::with_capacity(384));
     out.raw(r#"{"time":""#);
     out.time(*at);
@@ -31,13 +66,17 @@ pub fn encode(record: &Record<'_>) -> Vec<u8> {
     out.raw(r#","action":""#);
     out.raw(action.name());
     out.raw(r#"","keys":"#);
-    out.list(subjects.iter(), Json::subject);
+    out.list(share.subjects.iter(), Json::subject);
     out.raw(r#","outcome":""#);
     out.raw(outcome.name());
     out.raw("\"");
     if !reason.is_empty() {
         out.raw(r#","reason":"#);
-        out.string(reason);
+        out.cut(reason, TEXT);
+    }
+    if let Some(by) = allowed_by {
+        out.raw(r#","allowed_by":"#);
+        out.cut(by, TEXT);
     }
     if let Some(revision) = revision {
         out.raw(r#","revision":""#);
@@ -49,15 +88,34 @@ pub fn encode(record: &Record<'_>) -> Vec<u8> {
         out.display(head);
         out.raw("\"");
     }
-    if let Some(change) = rights {
+    if rights.is_some() {
         out.raw(r#","rights":{"old":"#);
-        out.acl(change.old);
+        out.list(share.old.iter(), Json::grant);
         out.raw(r#","new":"#);
-        out.acl(change.new);
+        out.list(share.new.iter(), Json::grant);
+        out.raw("}");
+    }
+    if let Some((n, of)) = share.part {
+        out.raw(r#","part":{"n":"#);
+        out.number(n as u64);
+        out.raw(r#","of":"#);
+        out.number(of as u64);
         out.raw("}");
     }
     out.raw("}");
     out.0
+}
+
+/// The bytes that something takes.
+fn length(write: impl FnOnce(&mut Json)) -> usize {
+    let mut out = Json(Vec::new());
+    write(&mut out);
+    out.0.len()
+}
+
+/// `text`, or as much of its beginning as `most` bytes hold.
+fn beginning(text: &str, most: usize) -> &str {
+    if text.len() <= most { text } else { &text[..text.floor_char_boundary(most)] }
 }
 
 /// A JSON text being written.
@@ -75,6 +133,22 @@ impl Json {
 
     fn string(&mut self, text: &str) {
         self.0.push(b'"');
+        self.escaped(text);
+        self.0.push(b'"');
+    }
+
+    /// As [`Self::string`], of a text that others choose: beyond `most` bytes three dots stand for the rest.
+    fn cut(&mut self, text: &str, most: usize) {
+        let begin = beginning(text, most);
+        self.0.push(b'"');
+        self.escaped(begin);
+        if begin.len() < text.len() {
+            self.raw("…");
+        }
+        self.0.push(b'"');
+    }
+
+    fn escaped(&mut self, text: &str) {
         let bytes = text.as_bytes();
         let mut from = 0;
         for (i, byte) in bytes.iter().enumerate() {
@@ -86,7 +160,6 @@ impl Json {
             from = i + 1;
         }
         self.0.extend_from_slice(&bytes[from..]);
-        self.0.push(b'"');
     }
 
     fn hex128(&mut self, value: u128) {
@@ -112,12 +185,11 @@ impl Json {
             out.raw(r#"{"type":""#);
             out.raw(p.identity.type_name());
             out.raw(r#"","id":"#);
-            out.string(p.identity.id());
+            out.cut(p.identity.id(), NAME);
             if let Identity::User { groups, .. } = &p.identity
                 && !groups.is_empty()
             {
-                out.raw(r#","groups":"#);
-                out.list(groups.iter(), |out, g| out.string(g));
+                out.groups(groups);
             }
             out.raw(r#","how":"#);
             out.string(p.method);
@@ -125,9 +197,27 @@ impl Json {
         });
     }
 
+    /// The groups, or the first of them and how many more there are.
+    fn groups(&mut self, groups: &[std::sync::Arc<str>]) {
+        let mut taken = 0;
+        let fits = |g: &&std::sync::Arc<str>| {
+            taken += length(|out| out.cut(g, TEXT)) + 1;
+            taken <= GROUPS
+        };
+        // Almost always all: that is found out without writing them.
+        let all_fit = groups.iter().map(|g| g.len() * 6 + 3).sum::<usize>() <= GROUPS;
+        let count = if all_fit { groups.len() } else { groups.iter().take_while(fits).count() };
+        self.raw(r#","groups":"#);
+        self.list(groups[..count].iter(), |out, g| out.cut(g, TEXT));
+        if count < groups.len() {
+            self.raw(r#","more_groups":"#);
+            self.number((groups.len() - count) as u64);
+        }
+    }
+
     fn subject(&mut self, subject: &Subject<'_>) {
         self.raw(r#"{"id":"#);
-        self.string(subject.key);
+        self.cut(subject.key, TEXT);
         self.raw(r#","versions":"#);
         self.list(subject.versions.iter(), |out, v| {
             out.0.push(b'"');
@@ -137,14 +227,13 @@ impl Json {
         self.raw("}");
     }
 
-    fn acl(&mut self, acl: &Acl) {
-        self.list(acl.grants().iter(), |out, g| {
-            out.raw(r#"{"principal":"#);
-            out.string(&g.principal.to_string());
-            out.raw(r#","may":""#);
-            out.display(&g.capabilities);
-            out.raw(r#""}"#);
-        });
+    fn grant(&mut self, grant: &Grant) {
+        let Grant { principal, capabilities } = grant;
+        self.raw(r#"{"principal":"#);
+        self.cut(&principal.to_string(), principal.type_name().len() + 1 + NAME);
+        self.raw(r#","may":""#);
+        self.display(capabilities);
+        self.raw(r#""}"#);
     }
 
     fn number(&mut self, mut n: u64) {
@@ -189,7 +278,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use claviger_domain::audit::{Action, Outcome, RightsChange};
-    use claviger_domain::{Preset, Proven, RequestId, Revision, VersionId};
+    use claviger_domain::{Acl, Preset, Proven, RequestId, Revision, VersionId};
     use std::sync::Arc;
 
     #[test]
@@ -210,6 +299,7 @@ mod tests {
             reason: "",
             revision: Some(Revision { epoch: 1, number: 7 }),
             rights: Some(RightsChange { old: &Acl::default(), new: &new }),
+            allowed_by: None,
             head: Some(Revision { epoch: 1, number: 9 }),
         };
         let text = String::from_utf8(encode(&record)).unwrap();

@@ -1,6 +1,6 @@
 //! The audit log as the application's port: records in, durable entries and line sinks out.
 
-use crate::{AuditLog, LineSink, encode_ecs, record};
+use crate::{AuditLog, LineSink, MAX_ENTRY, encode_ecs, record};
 use claviger_domain::audit::Record;
 use claviger_ports::{AuditError, AuditSink, LogCheckpoint};
 use futures::future::BoxFuture;
@@ -19,18 +19,29 @@ impl Recorder {
     pub fn new(log: Arc<AuditLog>, plain: Option<Arc<LineSink>>, ecs: Option<Arc<LineSink>>) -> Self {
         Self { log, plain, ecs }
     }
+
+    /// An entry to the sinks: a part of a record is a line of its own there too.
+    fn lines(&self, record: &Record<'_>, entry: &[u8]) {
+        if let Some(sink) = &self.plain {
+            sink.line(entry);
+        }
+        if let Some(sink) = &self.ecs {
+            sink.line(encode_ecs(record, entry));
+        }
+    }
 }
 
 impl AuditSink for Recorder {
     fn append(&self, record: &Record<'_>) -> BoxFuture<'static, Result<(), AuditError>> {
         let entry = record::encode(record);
-        if let Some(sink) = &self.plain {
-            sink.line(&entry);
-        }
-        if let Some(sink) = &self.ecs {
-            sink.line(encode_ecs(record));
-        }
-        let kept = self.log.append(entry);
+        let kept = if entry.len() <= MAX_ENTRY {
+            self.lines(record, &entry);
+            self.log.append(entry)
+        } else {
+            let parts = record::encode_parts(record);
+            parts.iter().for_each(|part| self.lines(record, part));
+            self.log.append_all(&parts)
+        };
         Box::pin(async move { kept.await.map(drop).map_err(unkept) })
     }
 

@@ -4,17 +4,19 @@
 
 use crate::{Acl, Caller, Capabilities, Capability, Grant, KeyId, KeyMeta, KeyRef, Prefix, PrefixGrant, cap};
 use std::marker::PhantomData;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Proof that a caller was allowed `C` on one key. Only [`authorize`] makes one.
 ///
 /// ```compile_fail,E0451
 /// use claviger_domain::{Permit, cap::Read};
-/// let forged: Permit<Read> = Permit { key: todo!(), kind: std::marker::PhantomData };
+/// let forged: Permit<Read> = Permit { key: todo!(), by: None, kind: std::marker::PhantomData };
 /// ```
 #[derive(Debug, Clone)]
 pub struct Permit<C: cap::Kind> {
     key: KeyRef,
+    by: Option<Arc<str>>,
     kind: PhantomData<C>,
 }
 
@@ -23,6 +25,12 @@ impl<C: cap::Kind> Permit<C> {
     #[must_use]
     pub fn key(&self) -> &KeyRef {
         &self.key
+    }
+
+    /// Whose word allowed it, where the grants did not.
+    #[must_use]
+    pub fn allowed_by(&self) -> Option<&Arc<str>> {
+        self.by.as_ref()
     }
 }
 
@@ -41,7 +49,7 @@ pub enum Denied {
 #[derive(Debug, Clone)]
 pub struct ExternalAllow {
     /// Who said so, for the audit log.
-    pub by: String,
+    pub by: Arc<str>,
 }
 
 /// Where a right comes from, and what it is worth on the key in question.
@@ -67,11 +75,14 @@ pub fn authorize<'a, C: cap::Kind>(
     prefixes: impl IntoIterator<Item = &'a PrefixGrant>,
     external: Option<&ExternalAllow>,
 ) -> Result<Permit<C>, Denied> {
-    let permit = || Permit { key: key.key_ref(), kind: PhantomData };
+    let permit = || Permit { key: key.key_ref(), by: None, kind: PhantomData };
     let wanted = C::CAPABILITY;
     let of_key = rights(&key.acl, caller);
-    if of_key.contains(wanted) || external.is_some() {
+    if of_key.contains(wanted) {
         return Ok(permit());
+    }
+    if let Some(ExternalAllow { by }) = external {
+        return Ok(Permit { by: Some(by.clone()), ..permit() });
     }
     if caller.system_reason().is_some() {
         let using = Capabilities::USE.contains(wanted);

@@ -1,6 +1,6 @@
 //! Access control lists and the rule of separate duties.
 
-use crate::{Caller, Capabilities, Capability, Identity, Principal};
+use crate::{Caller, Capabilities, Capability, Identity, MAX_PRINCIPAL, Principal};
 use std::net::IpAddr;
 use thiserror::Error;
 
@@ -12,6 +12,11 @@ pub struct Grant {
     /// What. Never empty inside an [`Acl`].
     pub capabilities: Capabilities,
 }
+
+/// Grants that one list has at most: far more than a row of Knox's own database holds.
+pub const MAX_GRANTS: usize = 4096;
+/// Bytes that the ids of one list's principals have at most, all together.
+pub const MAX_GRANTED_BYTES: usize = 1 << 20;
 
 /// Grants in the order they were made; each principal stands once and with at least one capability.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -26,6 +31,22 @@ pub enum AclError {
     /// A principal twice.
     #[error("`{0}` stands twice")]
     Duplicate(Principal),
+}
+
+/// Why a list is longer than is written. Lists that were stored before are read whatever their length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum AclTooLong {
+    /// Too many grants.
+    #[error("a list has at most {MAX_GRANTS} grants, this one would have {0}; grant to a group or a prefix instead")]
+    Grants(usize),
+    /// A principal whose id is too long.
+    #[error("a principal's id has at most {MAX_PRINCIPAL} bytes, this one has {0}")]
+    Principal(usize),
+    /// Too long ids in all.
+    #[error(
+        "the ids of a list's principals have at most {MAX_GRANTED_BYTES} bytes together, these have {0}; grant to a group or a prefix instead"
+    )]
+    Bytes(usize),
 }
 
 /// Why a change of rights is refused although the caller is an administrator.
@@ -56,6 +77,22 @@ impl Acl {
             }
         }
         Ok(Self(grants))
+    }
+
+    /// Whether the list is short enough to be written: each change of it is recorded whole, before and after.
+    ///
+    /// # Errors
+    /// [`AclTooLong`] says what is too long.
+    pub fn check_length(&self) -> Result<(), AclTooLong> {
+        if self.0.len() > MAX_GRANTS {
+            return Err(AclTooLong::Grants(self.0.len()));
+        }
+        let lengths = || self.0.iter().map(|g| g.principal.id().len());
+        match (lengths().max(), lengths().sum()) {
+            (Some(longest), _) if longest > MAX_PRINCIPAL => Err(AclTooLong::Principal(longest)),
+            (_, all) if all > MAX_GRANTED_BYTES => Err(AclTooLong::Bytes(all)),
+            _ => Ok(()),
+        }
     }
 
     /// The grants in order.
@@ -176,6 +213,21 @@ mod tests {
         let names: Vec<_> = acl.grants().iter().map(|g| g.principal.to_string()).collect();
         assert_eq!(names, ["user:a", "user:c"]);
         assert_eq!(acl.entry(&"user:a".parse().unwrap()), Preset::Admin.capabilities());
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_says_in_what() {
+        let list = |count: usize, length: usize| {
+            let id = |n: usize| format!("{n:length$}");
+            Acl((0..count).map(|n| grant(&format!("user:{}", id(n)), Preset::Read.capabilities())).collect())
+        };
+        assert_eq!(list(MAX_GRANTS, 256).check_length(), Ok(()));
+        assert_eq!(list(MAX_GRANTS + 1, 8).check_length(), Err(AclTooLong::Grants(MAX_GRANTS + 1)));
+        assert_eq!(list(512, MAX_PRINCIPAL).check_length(), Ok(()));
+        assert_eq!(list(513, MAX_PRINCIPAL).check_length(), Err(AclTooLong::Bytes(513 * MAX_PRINCIPAL)));
+        let long = Principal::unchecked("machine", &"m".repeat(MAX_PRINCIPAL + 1)).unwrap();
+        let acl = Acl::default().set(long, Preset::Read.capabilities());
+        assert_eq!(acl.check_length(), Err(AclTooLong::Principal(MAX_PRINCIPAL + 1)));
     }
 
     #[test]

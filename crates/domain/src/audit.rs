@@ -67,6 +67,21 @@ pub enum Action {
 }
 
 impl Action {
+    /// Those that change the store: a record of one that says `ok` tells of a committed change.
+    pub const CHANGES: [Self; 11] = [
+        Self::Create,
+        Self::Delete,
+        Self::AddVersion,
+        Self::Promote,
+        Self::Deactivate,
+        Self::Reactivate,
+        Self::Destroy,
+        Self::ChangeRights,
+        Self::ChangeMeta,
+        Self::ChangePrefix,
+        Self::Reconcile,
+    ];
+
     /// The name in the log.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -193,6 +208,8 @@ pub struct Record<'a> {
     pub revision: Option<Revision>,
     /// For changes of rights.
     pub rights: Option<RightsChange<'a>>,
+    /// Whose word allowed what the grants did not; `None` where they did.
+    pub allowed_by: Option<&'a str>,
     /// The store's revision when the record was made: a database that is found before it was rolled back. The engine fills
     /// it in.
     pub head: Option<Revision>,
@@ -214,6 +231,7 @@ impl Record<'_> {
             reason: "",
             revision: None,
             rights: None,
+            allowed_by: None,
             head: None,
         }
     }

@@ -16,12 +16,12 @@ mod spiffe;
 mod version;
 
 pub use access::{Denied, ExternalAllow, Permit, PrefixRights, authorize, explain, may_create, permits};
-pub use acl::{Acl, AclError, Grant, RightsError, check_rights_change};
+pub use acl::{Acl, AclError, AclTooLong, Grant, MAX_GRANTED_BYTES, MAX_GRANTS, RightsError, check_rights_change};
 pub use caller::{Caller, Proven, RequestId};
 pub use capability::{Capabilities, Capability, Preset, cap};
 pub use id::{Incarnation, KeyId, KeyIdError, Prefix, PrefixError};
 pub use key::{Created, Generation, KeyKind, KeyMeta, KeyRef, Labels, MetaError, PrefixGrant};
-pub use principal::{Identity, Principal, PrincipalError};
+pub use principal::{Identity, MAX_PRINCIPAL, Principal, PrincipalError};
 pub use revision::{Civil, Clock, Revision, SystemClock, Timestamp};
 pub use secret::SecretBytes;
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};

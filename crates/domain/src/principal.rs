@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
 
-const MAX_PRINCIPAL: usize = 2048;
+/// Bytes that the id of a principal in a grant has at most.
+pub const MAX_PRINCIPAL: usize = 2048;
 
 /// A party named in a grant. Comparison is byte-exact, and a type never matches another kind of identity (contract knox §6.2).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

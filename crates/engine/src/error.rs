@@ -2,7 +2,7 @@
 
 use claviger_crypto::CryptoError;
 use claviger_domain::audit::Outcome;
-use claviger_domain::{Capability, Denied, MetaError, Revision, RightsError, VersionError};
+use claviger_domain::{AclTooLong, Capability, Denied, MetaError, Revision, RightsError, VersionError};
 use claviger_ports::{AuditError, StoreError};
 use thiserror::Error;
 
@@ -56,6 +56,16 @@ pub enum Error {
     /// A dependency does not answer; nothing was changed unless the text says so.
     #[error("{0}")]
     Unavailable(String),
+    /// The change was committed, and its audit record could not be kept after that.
+    #[error(
+        "the change is in force at revision {revision}, but its audit record is not durable yet ({why}); do not repeat it: the next start makes up for the record"
+    )]
+    Unrecorded {
+        /// The change's revision.
+        revision: Revision,
+        /// What the audit log says.
+        why: String,
+    },
     /// No space is left for data or for the audit log.
     #[error("{0}")]
     Full(String),
@@ -108,7 +118,7 @@ impl Error {
             Self::Conflict(_) => Outcome::Conflict,
             Self::Invalid { .. } | Self::Version(_) => Outcome::Invalid,
             Self::RateLimited => Outcome::RateLimited,
-            Self::Damaged { .. } | Self::Unavailable(_) | Self::Full(_) | Self::Internal(_) => Outcome::Failed,
+            Self::Damaged { .. } | Self::Unavailable(_) | Self::Unrecorded { .. } | Self::Full(_) | Self::Internal(_) => Outcome::Failed,
         }
     }
 
@@ -160,6 +170,15 @@ impl From<VersionError> for Error {
 impl From<RightsError> for Error {
     fn from(error: RightsError) -> Self {
         Self::Denied(Refusal::Rights(error))
+    }
+}
+
+impl From<AclTooLong> for Error {
+    fn from(error: AclTooLong) -> Self {
+        match error {
+            AclTooLong::Principal(_) => Self::invalid("principal", error),
+            AclTooLong::Grants(_) | AclTooLong::Bytes(_) => Self::invalid("grants", error),
+        }
     }
 }
 

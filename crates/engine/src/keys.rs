@@ -5,7 +5,7 @@ use crate::memory::{Entry, SealedVersion, Tables};
 use crate::start::Engine;
 use crate::{Conflict, Error, Note, Refusal, Surface};
 use claviger_crypto::{Tombstone, add, negate, random};
-use claviger_domain::audit::{Action, RightsChange, Subject};
+use claviger_domain::audit::{Action, Outcome, Record, RightsChange, Subject};
 use claviger_domain::{
     Acl, Caller, Capabilities, Capability, Created, Generation, Incarnation, KeyId, KeyKind, KeyMeta, KeyRef, Labels, Permit, Preset,
     Principal, Revision, SecretBytes, Timestamp, Transition, Version, VersionId, VersionState, Versions, authorize, cap, may_create,
@@ -37,6 +37,15 @@ pub struct ReadKey {
     /// The versions asked for, oldest first, with their data.
     pub versions: Vec<(Version, SecretBytes)>,
 }
+
+impl ReadKey {
+    fn version_ids(&self) -> Vec<VersionId> {
+        self.versions.iter().map(|(v, _)| v.id).collect()
+    }
+}
+
+/// Whose word allowed something, where it was not the grants.
+pub(crate) type AllowedBy = Option<Arc<str>>;
 
 /// A key to be made.
 pub struct NewKey {
@@ -75,6 +84,20 @@ pub struct Added {
     pub revision: Revision,
     /// The version concerned.
     pub version: Option<VersionId>,
+}
+
+/// How one key of a bulk read ended.
+struct End {
+    outcome: Outcome,
+    allowed_by: AllowedBy,
+    /// Those that were given.
+    versions: Vec<VersionId>,
+}
+
+impl End {
+    fn ends_like(&self, other: &Self) -> bool {
+        (self.outcome, &self.allowed_by) == (other.outcome, &other.allowed_by)
+    }
 }
 
 /// What the caller believes the key to be; a change is refused when it is not.
@@ -116,11 +139,11 @@ impl Engine {
     /// Any of [`Error`]; the refusal is recorded as well.
     pub async fn read(&self, caller: &Caller, surface: Surface, id: &str, select: Select) -> Result<ReadKey, Error> {
         match self.open(caller, id, select).await {
-            Ok(read) => {
-                let versions: Vec<_> = read.versions.iter().map(|(v, _)| v.id).collect();
+            Ok((read, allowed_by)) => {
+                let versions = read.version_ids();
                 let subjects = [Subject { key: id, versions: &versions }];
                 let note = Note { caller, surface, action: Action::Read, subjects: &subjects };
-                self.done(&note, Some(read.entry.revision), None).await?;
+                self.done_by(&note, Some(read.entry.revision), None, allowed_by.as_deref()).await?;
                 Ok(read)
             }
             Err(error) => {
@@ -130,24 +153,59 @@ impl Engine {
         }
     }
 
-    /// Reads many keys' data; one record tells of all that were given.
+    /// Reads many keys' data. One record tells of those that were given, and one more of those that were refused for each
+    /// way in which they were: a record's outcome is that of all its keys.
     ///
     /// # Errors
     /// Only the audit log's failure; each key has its own result.
     pub async fn bulk_read(&self, caller: &Caller, surface: Surface, ids: &[String]) -> Result<Vec<Result<ReadKey, Error>>, Error> {
         let mut answers = Vec::with_capacity(ids.len());
+        let mut ends = Vec::with_capacity(ids.len());
         for id in ids {
-            answers.push(self.open(caller, id, Select::Active).await);
+            let (answer, end) = match self.open(caller, id, Select::Active).await {
+                Ok((read, allowed_by)) => {
+                    let versions = read.version_ids();
+                    (Ok(read), End { outcome: Outcome::Ok, allowed_by, versions })
+                }
+                Err(error) => {
+                    let outcome = error.outcome();
+                    (Err(error), End { outcome, allowed_by: None, versions: Vec::new() })
+                }
+            };
+            answers.push(answer);
+            ends.push(end);
         }
-        let given: Vec<Vec<VersionId>> =
-            answers.iter().map(|a| a.as_ref().map(|r| r.versions.iter().map(|(v, _)| v.id).collect()).unwrap_or_default()).collect();
-        let subjects: Vec<_> = ids.iter().zip(&given).map(|(key, versions)| Subject { key, versions }).collect();
-        self.done(&Note { caller, surface, action: Action::BulkRead, subjects: &subjects }, Some(self.revision()), None).await?;
+        self.record_bulk(caller, surface, ids, &ends).await?;
         Ok(answers)
     }
 
-    /// Everything of a read except its record.
-    async fn open(&self, caller: &Caller, id: &str, select: Select) -> Result<ReadKey, Error> {
+    /// Records a bulk read, and waits until that is durable.
+    async fn record_bulk(&self, caller: &Caller, surface: Surface, ids: &[String], ends: &[End]) -> Result<(), Error> {
+        let mut alike: Vec<(&End, Vec<Subject<'_>>)> = Vec::new();
+        for (key, end) in ids.iter().zip(ends) {
+            let subject = Subject { key, versions: &end.versions };
+            match alike.iter_mut().find(|(first, _)| first.ends_like(end)) {
+                Some((_, subjects)) => subjects.push(subject),
+                None => alike.push((end, vec![subject])),
+            }
+        }
+        let reason = format!("asked for with others, {} in all", ids.len());
+        let records = alike.iter().map(|(End { outcome, allowed_by, .. }, subjects)| {
+            let (reason, revision) = if *outcome == Outcome::Ok { ("", Some(self.revision())) } else { (reason.as_str(), None) };
+            let note = Note { caller, surface, action: Action::BulkRead, subjects };
+            let record = note.record(self, *outcome, reason, revision, None);
+            self.audit.append(&Record { allowed_by: allowed_by.as_deref(), ..record })
+        });
+        // All are queued before the first is awaited, so that they share a sync.
+        let kept: Vec<_> = records.collect();
+        for record in kept {
+            record.await?;
+        }
+        Ok(())
+    }
+
+    /// Everything of a read except its record, and whose word allowed it where the grants did not.
+    async fn open(&self, caller: &Caller, id: &str, select: Select) -> Result<(ReadKey, AllowedBy), Error> {
         let (entry, permit) = self.permit::<cap::Read>(caller, id).await?;
         let chosen = choose(&entry.meta, select, self.now())?;
         let ring = self.ring();
@@ -167,7 +225,7 @@ impl Engine {
             };
             versions.push((version, plain));
         }
-        Ok(ReadKey { entry, versions })
+        Ok((ReadKey { entry, versions }, permit.allowed_by().cloned()))
     }
 
     async fn stored(&self, key: &KeyRef, version: VersionId) -> Result<(Sealed, Sealed), Error> {
@@ -244,6 +302,7 @@ impl Engine {
         let acl = new.acl.clone().set(creator, manage);
         let acl = new.owners.iter().fold(acl, |acl, owner| acl.set(owner.clone(), manage));
         let acl = self.settings.default_grants.iter().fold(acl, |acl, g| acl.set(g.principal.clone(), g.capabilities));
+        acl.check_length()?;
         if new.separate_duties {
             claviger_domain::check_rights_change(caller, &own, &acl)?;
         }
@@ -362,16 +421,16 @@ impl Engine {
         let subjects = [Subject { key: id, versions: &[] }];
         let note = Note { caller, surface, action: Action::Delete, subjects: &subjects };
         match self.delete_unrecorded(caller, id, precondition).await {
-            Ok((revision, acl)) => {
+            Ok((revision, acl, allowed_by)) => {
                 let rights = RightsChange { old: &acl, new: &Acl::default() };
-                self.done(&note, Some(revision), Some(rights)).await?;
+                self.done_by(&note, Some(revision), Some(rights), allowed_by.as_deref()).await?;
                 Ok(revision)
             }
             Err(error) => Err(self.refuse(&note, error).await),
         }
     }
 
-    async fn delete_unrecorded(&self, caller: &Caller, id: &str, precondition: Precondition) -> Result<(Revision, Acl), Error> {
+    async fn delete_unrecorded(&self, caller: &Caller, id: &str, precondition: Precondition) -> Result<(Revision, Acl, AllowedBy), Error> {
         let _turn = self.turn(id).await;
         for _ in 0..TRIES {
             let (entry, permit) = self.permit::<cap::Admin>(caller, id).await?;
@@ -394,7 +453,7 @@ impl Engine {
                 change: self.change(caller, Action::Delete),
             };
             match self.submit(write, Apply::Delete(Box::new(tombstone))).await {
-                Ok(revision) => return Ok((revision, meta.acl.clone())),
+                Ok(revision) => return Ok((revision, meta.acl.clone(), permit.allowed_by().cloned())),
                 Err(Error::Conflict(_)) if precondition == Precondition::Any => {}
                 Err(error) => return Err(error),
             }
@@ -414,12 +473,19 @@ impl Engine {
         work: impl Fn(&Entry) -> Result<Option<Edit>, Error>,
     ) -> Result<Added, Error> {
         match self.edit_unrecorded::<C>(caller, action, id, precondition, work).await {
-            Ok((added, before)) => {
+            Ok((added, before, allowed_by)) => {
                 let versions: Vec<_> = added.version.into_iter().collect();
                 let subjects = [Subject { key: id, versions: &versions }];
                 let changed = before.meta.acl != added.meta.acl;
                 let rights = changed.then_some(RightsChange { old: &before.meta.acl, new: &added.meta.acl });
-                self.done(&Note { caller, surface, action, subjects: &subjects }, Some(added.revision), rights).await?;
+                let note = Note { caller, surface, action, subjects: &subjects };
+                if added.meta.generation == before.meta.generation {
+                    // Nothing was committed: without its record this is a failure like any other.
+                    let record = note.record(self, Outcome::Ok, "", Some(added.revision), None);
+                    self.note(&Record { allowed_by: allowed_by.as_deref(), ..record }).await?;
+                } else {
+                    self.done_by(&note, Some(added.revision), rights, allowed_by.as_deref()).await?;
+                }
                 Ok(added)
             }
             Err(error) => {
@@ -436,22 +502,23 @@ impl Engine {
         id: &str,
         precondition: Precondition,
         work: impl Fn(&Entry) -> Result<Option<Edit>, Error>,
-    ) -> Result<(Added, Arc<Entry>), Error> {
+    ) -> Result<(Added, Arc<Entry>, AllowedBy), Error> {
         let _turn = self.turn(id).await;
         for _ in 0..TRIES {
             let (before, permit) = self.permit::<C>(caller, id).await?;
+            let allowed_by = permit.allowed_by().cloned();
             if !precondition.holds(before.meta.incarnation, before.meta.generation) {
                 return Err(Error::Conflict(Conflict::Changed));
             }
             let Some(edit) = work(&before)? else {
                 let added = Added { meta: before.meta.clone(), revision: before.revision, version: None };
-                return Ok((added, before));
+                return Ok((added, before, allowed_by));
             };
             let version = edit.version;
             let (write, entry) = self.prepare(caller, action, &before, edit, permit.key()).await?;
             let meta = entry.meta.clone();
             match self.submit(write, Apply::Put(Box::new(entry))).await {
-                Ok(revision) => return Ok((Added { meta, revision, version }, before)),
+                Ok(revision) => return Ok((Added { meta, revision, version }, before, allowed_by)),
                 Err(Error::Conflict(_)) if precondition == Precondition::Any => {}
                 Err(error) => return Err(error),
             }
@@ -463,6 +530,9 @@ impl Engine {
     async fn prepare(&self, caller: &Caller, action: Action, before: &Entry, edit: Edit, key: &KeyRef) -> Result<(Write, Entry), Error> {
         let Edit { meta, added, destroyed, version: _ } = edit;
         let meta = KeyMeta { generation: before.meta.generation.next(), ..meta };
+        if meta.acl != before.meta.acl {
+            meta.acl.check_length()?;
+        }
         let ring = self.ring();
         let row = ring.seal_key(&meta);
         let digest = ring.digest_key(&row);

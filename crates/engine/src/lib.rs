@@ -50,18 +50,14 @@ impl Note<'_> {
         rights: Option<RightsChange<'r>>,
     ) -> Record<'r> {
         Record {
-            at: engine.now(),
-            request_id: self.caller.request_id,
             caller: Some(self.caller),
             address: self.caller.address,
-            surface: self.surface,
-            action: self.action,
             subjects: self.subjects,
-            outcome,
             reason,
             revision,
             rights,
             head: Some(engine.revision()),
+            ..Record::new(engine.now(), self.caller.request_id, self.surface, self.action, outcome)
         }
     }
 }
@@ -69,8 +65,23 @@ impl Note<'_> {
 impl Engine {
     /// Records that an operation was done, and waits until that is durable.
     pub(crate) async fn done(&self, note: &Note<'_>, revision: Option<Revision>, rights: Option<RightsChange<'_>>) -> Result<(), Error> {
-        let kept = self.audit.append(&note.record(self, Outcome::Ok, "", revision, rights));
-        Ok(kept.await?)
+        self.done_by(note, revision, rights, None).await
+    }
+
+    /// As [`Engine::done`], where it was not the grants that allowed it.
+    pub(crate) async fn done_by(
+        &self,
+        note: &Note<'_>,
+        revision: Option<Revision>,
+        rights: Option<RightsChange<'_>>,
+        allowed_by: Option<&str>,
+    ) -> Result<(), Error> {
+        let kept = self.audit.append(&Record { allowed_by, ..note.record(self, Outcome::Ok, "", revision, rights) });
+        kept.await.map_err(|unkept| match revision {
+            // It was committed before this record could be made, and must not look as if it were not.
+            Some(revision) if Action::CHANGES.contains(&note.action) => Error::Unrecorded { revision, why: unkept.to_string() },
+            _ => unkept.into(),
+        })
     }
 
     /// Records a refusal and gives it back, or the audit log's own failure.

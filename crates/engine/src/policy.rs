@@ -51,7 +51,7 @@ impl Engine {
                     return Err(refused);
                 }
                 tracing::info!(key.id = %entry.meta.id, "the access callback allowed {} to {} `{}`", caller.name(), C::CAPABILITY.name(), entry.meta.id);
-                let permit = authorize::<C>(caller, &entry.meta, [], Some(&ExternalAllow { by: "access callback".to_owned() }))?;
+                let permit = authorize::<C>(caller, &entry.meta, [], Some(&ExternalAllow { by: Arc::from("access callback") }))?;
                 Ok((entry, permit))
             }
             (_, found) => found,

@@ -1,7 +1,7 @@
 //! Use cases that look at many keys or at one key's past: list, search, poll, watch, explain, reach, history.
 
 use crate::feed::{Event, Subscription, Told, WatchScope, tell};
-use crate::keys::permitted;
+use crate::keys::{AllowedBy, permitted};
 use crate::memory::{Slot, Tables};
 use crate::start::Engine;
 use crate::{Entry, Error, Note, Surface};
@@ -249,12 +249,12 @@ impl Engine {
         let subjects = [Subject { key: id, versions: &[] }];
         let note = Note { caller, surface, action: Action::History, subjects: &subjects };
         match self.past(caller, id, limit).await {
-            Ok(past) => self.done(&note, Some(self.revision()), None).await.map(|()| past),
+            Ok((past, allowed_by)) => self.done_by(&note, Some(self.revision()), None, allowed_by.as_deref()).await.map(|()| past),
             Err(error) => Err(self.refuse(&note, error).await),
         }
     }
 
-    async fn past(&self, caller: &Caller, id: &str, limit: u32) -> Result<Vec<(KeyMeta, Revision)>, Error> {
+    async fn past(&self, caller: &Caller, id: &str, limit: u32) -> Result<(Vec<(KeyMeta, Revision)>, AllowedBy), Error> {
         let (_, permit) = self.permit::<cap::Admin>(caller, id).await?;
         let rows = self.store.history(permit.key(), limit).await?;
         let ring = self.ring();
@@ -262,7 +262,8 @@ impl Engine {
             Ok(meta) => Ok((meta, replaced)),
             Err(why) => Err(Error::Damaged { id: id.to_owned(), why: why.to_string() }),
         };
-        rows.into_iter().map(open).collect()
+        let past = rows.into_iter().map(open).collect::<Result<_, _>>()?;
+        Ok((past, permit.allowed_by().cloned()))
     }
 
     /// Follows changes in `scope` from after `since`, or from now.

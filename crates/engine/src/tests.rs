@@ -27,7 +27,8 @@ impl AuditSink for Log {
         }
         let keys: Vec<_> = r.subjects.iter().map(|s| s.key).collect();
         let who = r.caller.map_or("-", Caller::name);
-        self.lines.lock().push(format!("{who} {} {} {}", r.action.name(), keys.join(","), r.outcome.name()));
+        let by = r.allowed_by.map(|by| format!(" by {by}")).unwrap_or_default();
+        self.lines.lock().push(format!("{who} {} {} {}{by}", r.action.name(), keys.join(","), r.outcome.name()));
         Box::pin(async { Ok(()) })
     }
 
@@ -340,6 +341,56 @@ async fn a_policy_is_asked_only_when_the_acl_says_no() {
     assert!(site.read(&user("friend"), "db").await.is_ok());
     assert!(site.read(&user("eve"), "db").await.is_err());
     assert_eq!(*asked.lock(), 2);
+    let lines = site.log.lines.lock();
+    assert_eq!(lines[lines.len() - 3..], ["alice read db ok", "friend read db ok by access callback", "eve read db denied"]);
+}
+
+#[tokio::test]
+async fn a_bulk_read_records_what_was_given_and_what_was_refused_apart() {
+    struct Friend;
+    impl AccessPolicy for Friend {
+        fn ask(&self, question: Question<'_>) -> BoxFuture<'static, Result<bool, String>> {
+            let allow = question.key.id.as_str().starts_with("open");
+            Box::pin(async move { Ok(allow) })
+        }
+    }
+    let site = Site::with(Settings { policy: Some(Policy(Arc::new(Friend))), ..Settings::default() }).await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    for id in ["secret1", "secret2", "open"] {
+        site.create(&alice, id, "x", &[]).await.unwrap();
+    }
+    site.create(&alice, "shared", "x", &[("user:bob", read_only().capabilities())]).await.unwrap();
+    site.log.lines.lock().clear();
+    let ids = ["secret1", "shared", "missing", "open", "secret2"].map(str::to_owned);
+    let answers = site.engine.bulk_read(&bob, "test", &ids).await.unwrap();
+    assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true, false, true, false]);
+    let expected = [
+        "bob bulk_read secret1,secret2 denied",
+        "bob bulk_read shared ok",
+        "bob bulk_read missing not_found",
+        "bob bulk_read open ok by access callback",
+    ];
+    assert_eq!(*site.log.lines.lock(), expected);
+    site.log.broken.store(true, Ordering::SeqCst);
+    assert!(matches!(site.engine.bulk_read(&bob, "test", &ids).await, Err(Error::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn a_list_of_rights_that_is_too_long_is_refused_and_not_in_force() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    site.create(&alice, "db", "x", &[]).await.unwrap();
+    let before = site.engine.revision();
+    let long = Principal::unchecked("machine", &"m".repeat(100_000)).unwrap();
+    let one = RightsEdit::Set(vec![(long.clone(), read_only().capabilities())]);
+    let many = (0..5000).map(|n| (format!("user:u{n}").parse().unwrap(), read_only().capabilities())).collect();
+    for (edit, field) in [(&one, "principal"), (&RightsEdit::Set(many), "grants")] {
+        let changed = site.engine.change_rights(&alice, "test", "db", edit, Precondition::Any, |_, _| Ok(())).await;
+        assert!(matches!(&changed, Err(Error::Invalid { field: f, .. }) if *f == field), "{changed:?}");
+    }
+    let new = NewKey { acl: Acl::default().set(long, read_only().capabilities()), ..new_key("other", "x", &[]) };
+    assert!(matches!(site.engine.create(&alice, "test", new).await, Err(Error::Invalid { field: "principal", .. })));
+    assert_eq!(site.engine.revision(), before);
 }
 
 #[tokio::test]
@@ -414,7 +465,9 @@ async fn what_is_left_of_the_audit_logs_space_is_for_reads() {
 async fn a_change_without_its_record_is_recorded_once_by_request_and_not_before_its_time() {
     let site = Site::new().await;
     site.log.broken.store(true, Ordering::SeqCst);
-    assert!(matches!(site.create(&user("alice"), "db", "old", &[]).await, Err(Error::Unavailable(_))));
+    let revision = Revision { epoch: 1, number: 2 };
+    assert!(matches!(site.create(&user("alice"), "db", "old", &[]).await, Err(Error::Unrecorded { revision: at, .. }) if at == revision));
+    assert_eq!(site.engine.revision(), revision, "it is in force as the error says");
     site.log.broken.store(false, Ordering::SeqCst);
     let beginning = Revision { epoch: 1, number: 0 };
     let (grant, create) = (RequestId(9), RequestId(7));

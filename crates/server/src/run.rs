@@ -229,18 +229,25 @@ struct Recalled<'a> {
     revision: Option<&'a str>,
     /// The store's revision when the record was made.
     head: Option<&'a str>,
+    part: Option<Part>,
+}
+
+/// Which part of a record an entry is, where the record is longer than an entry.
+#[derive(serde::Deserialize)]
+struct Part {
+    n: u64,
+    of: u64,
 }
 
 impl Recalled<'_> {
     /// Whether it is a change's own record. One that merely saw a key names the key's revision too, and a change that was
     /// reported as failed may have been committed all the same.
+    ///
+    /// Of a record in parts the last one tells, since a crash may have left only the first ones.
     fn tells_of_change(&self) -> bool {
-        use Action::{
-            AddVersion, ChangeMeta, ChangePrefix, ChangeRights, Create, Deactivate, Delete, Destroy, Promote, Reactivate, Reconcile,
-        };
-        let changes =
-            [Create, Delete, AddVersion, Promote, Deactivate, Reactivate, Destroy, ChangeRights, ChangeMeta, ChangePrefix, Reconcile];
-        self.outcome == Outcome::Ok.name() && changes.iter().any(|action| action.name() == self.action)
+        let is_change = Action::CHANGES.iter().any(|action| action.name() == self.action);
+        let is_all = self.part.as_ref().is_none_or(|part| part.n == part.of);
+        self.outcome == Outcome::Ok.name() && is_change && is_all
     }
 
     fn at(&self) -> Option<Timestamp> {

@@ -427,7 +427,8 @@ pub struct Status {
 pub struct Problem {
     /// A stable code: not_found, denied, conflict, invalid, unauthenticated, rate_limited, sealed, unavailable,
     /// storage_full, too_large, method_not_allowed, internal, deleted (the caller could read it; its revision is in the
-    /// header Claviger-Revision), expired.
+    /// header Claviger-Revision), expired, unrecorded (the change is in force at the revision in that header, but its audit
+    /// record is not durable yet: do not repeat it).
     pub code: String,
     /// A short, fixed title.
     pub title: String,

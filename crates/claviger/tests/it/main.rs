@@ -7,6 +7,7 @@ mod hygiene;
 mod knox;
 mod matrix;
 mod operation;
+mod records;
 mod smoke;
 
 use claviger_testkit::{Options, TestServer};

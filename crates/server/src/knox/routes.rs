@@ -46,7 +46,7 @@ impl Knox {
     /// Records a refusal that never reached the engine, and gives it back.
     async fn refuse<T>(&self, ask: &Ask<'_>, outcome: Outcome, reply: Reply) -> Result<T, Reply> {
         let address = ask.caller.address.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-        let reason = String::from_utf8_lossy(&reply.message).into_owned();
+        let reason = String::from_utf8_lossy(&reply.message);
         self.record_request(ask.caller.request_id, Some(ask.caller), address, outcome, &reason, ask.head).await?;
         Err(reply)
     }

@@ -103,6 +103,10 @@ impl Fault {
             Error::Invalid { field, rule } => Self::invalid(FieldError::new(*field, rule)),
             Error::Damaged { .. } => Self::new(500, "internal", error.to_string()),
             Error::Unavailable(_) => Self::new(503, "unavailable", error.to_string()).with_header("Retry-After", 1),
+            // No status of those that clients repeat a request on.
+            Error::Unrecorded { revision, .. } => {
+                Self::new(500, "unrecorded", error.to_string()).with_header("Claviger-Revision", revision)
+            }
             Error::Full(_) => Self::new(507, "storage_full", error.to_string()),
             Error::RateLimited => Self::new(429, "rate_limited", error.to_string()).with_header("Retry-After", 1),
             Error::Internal(_) => Self::new(500, "internal", "a mistake on the server's side; its log has more under the request's id"),
@@ -165,6 +169,7 @@ fn title(code: &str) -> &'static str {
         "rate_limited" => "too many requests",
         "unavailable" => "not now",
         "storage_full" => "no space left",
+        "unrecorded" => "done, and not recorded yet",
         _ => "internal error",
     }
 }
@@ -191,6 +196,7 @@ mod tests {
             (Error::Invalid { field: "data", rule: text() }, 400, "invalid"),
             (Error::Damaged { id: text(), why: text() }, 500, "internal"),
             (Error::Unavailable(text()), 503, "unavailable"),
+            (Error::Unrecorded { revision: Revision { epoch: 1, number: 7 }, why: text() }, 500, "unrecorded"),
             (Error::Full(text()), 507, "storage_full"),
             (Error::RateLimited, 429, "rate_limited"),
             (Error::Internal(text()), 500, "internal"),

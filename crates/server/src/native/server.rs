@@ -36,7 +36,8 @@ impl Native {
         self.require_root(ask, Action::RotateBarrier).await?;
         match self.parts.back.rotate().await {
             Ok(seal) => {
-                self.note(ask, Action::RotateBarrier, Outcome::Ok, &format!("barrier key {}", seal.barrier_version)).await?;
+                let kept = self.note(ask, Action::RotateBarrier, Outcome::Ok, &format!("barrier key {}", seal.barrier_version)).await;
+                kept.map_err(|unkept| Error::Unrecorded { revision: self.engine().revision(), why: unkept.to_string() })?;
                 Ok(answer(200, &seal))
             }
             Err(error) => Err(self.refused(ask, Action::RotateBarrier, error).await.into()),

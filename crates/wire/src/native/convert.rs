@@ -3,7 +3,9 @@
 use super::{GrantEntry, KeyInfo, PrefixInfo, VersionInfo};
 use ::base64::Engine as _;
 use ::base64::engine::general_purpose::STANDARD;
-use claviger_domain::{Acl, Capabilities, Capability, Grant, KeyMeta, PrefixGrant, Preset, Principal, Revision, Timestamp, Version};
+use claviger_domain::{
+    Acl, AclTooLong, Capabilities, Capability, Grant, KeyMeta, MAX_GRANTS, PrefixGrant, Preset, Principal, Revision, Timestamp, Version,
+};
 use thiserror::Error;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -72,7 +74,12 @@ pub fn parse_acl(entries: &[GrantEntry], field: &str) -> Result<Acl, FieldError>
         Ok(Grant { principal, capabilities })
     };
     let grants = entries.iter().enumerate().map(one).collect::<Result<Vec<_>, FieldError>>()?;
-    Acl::new(grants).map_err(|e| FieldError::new(field, e))
+    let too_many = (grants.len() > MAX_GRANTS).then_some(AclTooLong::Grants(grants.len()));
+    // Before anything whose time grows with the square of their number.
+    too_many.map_or(Ok(()), Err).map_err(|e| FieldError::new(field, e))?;
+    let acl = Acl::new(grants).map_err(|e| FieldError::new(field, e))?;
+    acl.check_length().map_err(|e| FieldError::new(field, e))?;
+    Ok(acl)
 }
 
 /// The grants of an ACL as JSON entries; a set that a preset says exactly is written with its preset too.
