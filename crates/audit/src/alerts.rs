@@ -83,7 +83,9 @@ impl Alerts {
             let record: Value = serde_json::from_slice(&entry).unwrap_or_default();
             let read = matches!(record["action"].as_str(), Some("read" | "bulk_read")) && record["outcome"] == "ok";
             let (Some(who), Some(keys)) = (record["who"][0]["id"].as_str(), record["keys"].as_array().filter(|_| read)) else { continue };
-            for id in keys.iter().filter_map(|k| k["id"].as_str()) {
+            // Older records name keys of a bulk read that were refused too, without versions.
+            let given = keys.iter().filter(|k| k["versions"].as_array().is_some_and(|v| !v.is_empty()));
+            for id in given.filter_map(|k| k["id"].as_str()) {
                 self.is_new(who, id);
             }
         }
@@ -160,11 +162,13 @@ impl Alerts {
         if !is_open(denials.since, record.at) {
             *denials = Denials { since: record.at.0, count: 0 };
         }
-        denials.count += 1;
-        let reached = denials.count == self.limits.denials;
+        let before = denials.count;
+        // One request can be refused for many keys.
+        denials.count = before.saturating_add(u32::try_from(record.subjects.len().max(1)).unwrap_or(u32::MAX));
+        let reached = before < self.limits.denials && denials.count >= self.limits.denials;
         drop(shard);
         if reached {
-            let reason = format!("{} denials within {WINDOW} s", self.limits.denials);
+            let reason = format!("at least {} denials within {WINDOW} s", self.limits.denials);
             self.alert(record, record.subjects, &reason);
         }
     }
@@ -241,6 +245,7 @@ mod tests {
             reason: "",
             revision: None,
             rights: None,
+            allowed_by: None,
             head: None,
         };
         drop(alerts.append(&record));
@@ -255,12 +260,12 @@ mod tests {
     fn a_first_read_is_told_once_and_only_after_the_past_was_learned() {
         let (alerts, kept) = alerts(AlertLimits::default());
         send(&alerts, &caller("a"), "before", Outcome::Ok, 1);
-        let past = br#"{"action":"read","outcome":"ok","who":[{"id":"a"}],"keys":[{"id":"known"}]}"#.to_vec();
-        alerts.learn([past, b"no json".to_vec()].into_iter());
-        for (who, key) in [("a", "known"), ("a", "new"), ("a", "new"), ("b", "new")] {
+        let past = br#"{"action":"read","outcome":"ok","who":[{"id":"a"}],"keys":[{"id":"known","versions":["1"]},{"id":"refused","versions":[]}]}"#;
+        alerts.learn([past.to_vec(), b"no json".to_vec()].into_iter());
+        for (who, key) in [("a", "known"), ("a", "refused"), ("a", "new"), ("a", "new"), ("b", "new")] {
             send(&alerts, &caller(who), key, Outcome::Ok, 2);
         }
-        assert_eq!(*kept.0.lock(), ["first read by this caller 1", "first read by this caller 1"]);
+        assert_eq!(*kept.0.lock(), ["first read by this caller 1"; 3]);
     }
 
     #[test]
@@ -272,7 +277,20 @@ mod tests {
         for seconds in [200, 290, 380] {
             send(&alerts, &caller("a"), "k", Outcome::Denied, seconds);
         }
-        assert_eq!(*kept.0.lock(), ["3 denials within 60 s 1"]);
+        assert_eq!(*kept.0.lock(), ["at least 3 denials within 60 s 1"]);
+    }
+
+    #[test]
+    fn each_key_that_a_bulk_read_is_refused_is_a_denial() {
+        let (alerts, kept) = alerts(AlertLimits { denials: 20, ..AlertLimits::default() });
+        let ids: Vec<_> = (0..1000).map(|n| format!("k{n}")).collect();
+        let subjects: Vec<_> = ids.iter().map(|key| Subject { key, versions: &[] }).collect();
+        let caller = caller("prober");
+        let bare = Record::new(Timestamp(1_000_000_000), RequestId(1), "native", Action::BulkRead, Outcome::Denied);
+        for _ in 0..3 {
+            drop(alerts.append(&Record { caller: Some(&caller), subjects: &subjects, ..bare }));
+        }
+        assert_eq!(*kept.0.lock(), ["at least 20 denials within 60 s 1000"]);
     }
 
     #[test]

@@ -23,6 +23,8 @@ const REFUSALS: NonZeroU32 = NonZeroU32::new(300).expect("300 is not zero");
 const REFUSAL_FORGIVEN: Duration = Duration::from_millis(50);
 /// Longest time that the answer to one of more is held back.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// Longest time that an answer with many of them is.
+const LONGEST_PAUSE_FOR_MANY: Duration = Duration::from_secs(5);
 
 /// Why nobody was proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,10 +231,22 @@ impl Callers {
     /// Counts a refusal of a proven caller, and says for how long to hold its answer back: one who tries key after key is
     /// slowed down wherever he comes from, and what he may do he may do at once.
     pub fn refused(&self, caller: &Caller) -> Option<Duration> {
+        self.refused_for(caller, 1)
+    }
+
+    /// As [`Callers::refused`], for one request that was refused for `count` keys: each counts, or who asks for many at once
+    /// would try keys faster than one after the other.
+    pub fn refused_for(&self, caller: &Caller, count: usize) -> Option<Duration> {
         let (who, now) = (caller.default_identity(), self.clock.now());
-        let pause = self.refusals.check(None, who, now).err().map(|limited| limited.retry_after.min(LONGEST_PAUSE));
-        self.refusals.failed(None, who, now);
-        pause
+        let longest = LONGEST_PAUSE.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)).min(LONGEST_PAUSE_FOR_MANY);
+        let mut pause = Duration::ZERO;
+        for _ in 0..count {
+            if let Err(limited) = self.refusals.check(None, who, now) {
+                pause += limited.retry_after.min(LONGEST_PAUSE);
+            }
+            self.refusals.failed(None, who, now);
+        }
+        Some(pause.min(longest)).filter(|pause| !pause.is_zero())
     }
 
     fn prove(

@@ -3,7 +3,7 @@
 use super::request::version_id;
 use super::{Answer, Ask, Native, SURFACE, json_answer, problem::Fault, quoted};
 use claviger_domain::{KeyId, Timestamp};
-use claviger_engine::{ReadKey, Select};
+use claviger_engine::{Error, ReadKey, Select};
 use claviger_wire::native::{BulkRead, FieldError, etag, push_base64, unix_to_rfc3339};
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -32,6 +32,10 @@ impl Native {
         let ids = many(ask)?;
         let revision = self.engine().revision();
         let results = self.engine().bulk_read(ask.caller, SURFACE, &ids).await?;
+        let refused = results.iter().filter(|r| matches!(r, Err(Error::Denied(_) | Error::NotFound(_)))).count();
+        if let Some(pause) = self.parts.callers.refused_for(ask.caller, refused) {
+            tokio::time::sleep(pause).await;
+        }
         let room = |r: &Result<ReadKey, _>| r.as_ref().map_or(64, size);
         let room = 16 + ids.iter().zip(&results).map(|(id, r)| 32 + id.len() + room(r)).sum::<usize>();
         let mut json = Vec::with_capacity(room);

@@ -4,8 +4,8 @@
 //! body, then the engine asks for the right. It does not decide who may do what; the engine does.
 //!
 //! # Guarantees
-//! - Each request leaves one audit record before its answer: the engine's, or one of this surface where no operation of
-//!   the engine was reached. (A refused credential beyond the limit on failures is not written down.)
+//! - Each request leaves one audit record before its answer: the engine's (a bulk read one for each way in which keys
+//!   ended), or one of this surface where no operation of the engine was reached. (A refused credential beyond the limit on failures is not written down.)
 //! - Who may not know of a key gets the answer that a missing key gets, byte for byte except the request's id ▲.
 //! - No answer with a secret may be stored by a cache; no error repeats a value that was sent.
 
@@ -155,7 +155,8 @@ impl Native {
             Err((Stop::Fault(fault), _)) => Err(fault),
             Err((Stop::Invalid(error), _)) => Err(self.invalid(head, connection, &caller, error).await),
             Err((Stop::Engine(error), conditional)) => {
-                if error.outcome() == Outcome::Denied
+                // Missing keys count as hidden ones do: the time that an answer takes must not tell them apart ▲.
+                if matches!(error, Error::Denied(_) | Error::NotFound(_))
                     && let Some(pause) = self.parts.callers.refused(&caller)
                 {
                     Box::pin(tokio::time::sleep(pause)).await;

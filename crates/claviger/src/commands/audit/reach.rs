@@ -1,7 +1,7 @@
 //! `claviger audit reach`: which keys' data a principal did get, by the audit log.
 
 use super::query::{fetch, since_time};
-use super::record::key_ids;
+use super::record::keys;
 use crate::cli::Session;
 use crate::failure::Failure;
 use crate::output::{self, Table};
@@ -11,7 +11,8 @@ use claviger_client::AuditQuery;
 use claviger_domain::Principal;
 use claviger_wire::native::AuditItem;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashSet};
 
 /// The actions that hand out data.
 const READING: [&str; 2] = ["read", "bulk_read"];
@@ -57,10 +58,16 @@ impl Reach {
     }
 }
 
+/// Counts each request that gave a key's data once, however many entries tell of it.
 fn count(records: &[AuditItem], reads: &mut BTreeMap<String, Read>) {
+    let mut counted = HashSet::new();
     for AuditItem { record, .. } in records {
         let time = record["time"].as_str().unwrap_or("");
-        for id in key_ids(record) {
+        let request = record["request"].as_str().unwrap_or("");
+        for id in given(record) {
+            if !counted.insert((request, id)) {
+                continue;
+            }
             let new = || Read { reads: 0, first: time.to_owned(), last: time.to_owned() };
             let read = reads.entry(id.to_owned()).or_insert_with(new);
             read.reads += 1;
@@ -73,6 +80,12 @@ fn count(records: &[AuditItem], reads: &mut BTreeMap<String, Read>) {
             }
         }
     }
+}
+
+/// The keys whose data was given. Older records of bulk reads name refused keys beside them, without versions.
+fn given(record: &Value) -> impl Iterator<Item = &str> {
+    let given = keys(record).filter(|k| k["versions"].as_array().is_some_and(|v| !v.is_empty()));
+    given.filter_map(|k| k["id"].as_str())
 }
 
 fn table(reads: &BTreeMap<String, Read>) -> Table {
@@ -88,15 +101,25 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn item(request: &str, time: &str, ids: &[&str], versions: &[&str]) -> AuditItem {
+        let keys: Vec<_> = ids.iter().map(|id| json!({"id": id, "versions": versions})).collect();
+        AuditItem { index: 0, record: json!({"time": time, "request": request, "keys": keys}) }
+    }
+
     #[test]
-    fn reads_are_counted_per_key() {
-        let item = |time: &str, ids: &[&str]| {
-            let keys: Vec<_> = ids.iter().map(|id| json!({"id": id, "versions": []})).collect();
-            AuditItem { index: 0, record: json!({"time": time, "keys": keys}) }
-        };
+    fn reads_are_counted_per_key_and_request() {
         let mut reads = BTreeMap::new();
-        count(&[item("T2", &["a", "b"]), item("T1", &["a"]), item("T3", &[])], &mut reads);
+        let parts = [item("2", "T1", &["a"], &["1"]), item("2", "T1", &["a"], &["2"])];
+        count(&[item("1", "T2", &["a", "b"], &["1"]), item("3", "T3", &[], &[])], &mut reads);
+        count(&parts, &mut reads);
         assert_eq!(reads["a"], Read { reads: 2, first: "T1".into(), last: "T2".into() });
         assert_eq!(reads["b"].reads, 1);
+    }
+
+    #[test]
+    fn a_key_that_was_refused_in_a_bulk_read_was_not_read() {
+        let mut reads = BTreeMap::new();
+        count(&[item("1", "T", &["refused"], &[])], &mut reads);
+        assert!(reads.is_empty());
     }
 }
