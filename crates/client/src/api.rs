@@ -80,6 +80,11 @@ pub struct AuditQuery {
     pub limit: Option<u32>,
 }
 
+/// Whether a key of a bulk read is left for another request.
+fn did_not_fit(item: &SecretItem) -> bool {
+    item.outcome.as_ref().is_err_and(|code| code == "ask_again")
+}
+
 impl Client {
     /// The keys on which the caller has some right, a page at a time.
     pub async fn keys(&self, query: &KeysQuery) -> Answered<wire::KeyPage> {
@@ -178,11 +183,30 @@ impl Client {
         self.get(Target::new(format!("/api/v1/keys/{id}/-/history")).with_some("limit", limit.as_deref()).build()).await
     }
 
-    /// Reads up to 1,000 keys, on a server that has seen `min` if that is given.
+    /// Reads up to 1,000 keys, on a server that has seen `min` if that is given. What does not fit into one answer is asked
+    /// for again.
     pub async fn bulk_read(&self, ids: &[KeyId], min: Option<Revision>) -> Answered<BulkRead> {
-        let body = wire::BulkRead { ids: ids.iter().map(ToString::to_string).collect() };
+        let mut read = self.bulk_read_once(ids.iter().map(ToString::to_string).collect(), min).await?;
+        loop {
+            let left: Vec<usize> = (0..read.items.len()).filter(|i| did_not_fit(&read.items[*i])).collect();
+            let again: Vec<_> = left.iter().map(|i| read.items[*i].id.clone()).collect();
+            if again.is_empty() {
+                return Ok(read);
+            }
+            // The first answer's revision stays: a watch from there misses nothing of the later ones either.
+            let more = self.bulk_read_once(again, min).await?.items;
+            // A server gives at least the first key that it is asked for.
+            let has_progress = more.first().is_some_and(|item| !did_not_fit(item));
+            left.into_iter().zip(more).for_each(|(i, item)| read.items[i] = item);
+            if !has_progress {
+                return Ok(read);
+            }
+        }
+    }
+
+    async fn bulk_read_once(&self, ids: Vec<String>, min: Option<Revision>) -> Answered<BulkRead> {
         let request = Request { repeatable: true, ..Request::new("POST", "/api/v1/read") };
-        let answer = self.call(request.json(&body).min_revision(min)).await?;
+        let answer = self.call(request.json(&wire::BulkRead { ids }).min_revision(min)).await?;
         let parsed: wire::BulkAnswer = answer.json()?;
         let items = parsed.items.into_iter().map(SecretItem::try_from).collect::<Result<_, _>>()?;
         Ok(BulkRead { items, revision: answer.revision() })

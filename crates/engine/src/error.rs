@@ -42,6 +42,17 @@ pub enum Error {
         /// Which rule, and what to do.
         rule: String,
     },
+    /// The versions asked for are more than one answer holds.
+    #[error(
+        "the versions asked for have more than {max} bytes together, the most that one answer may have here (`max_answer` in the configuration): ask for the primary version alone, or for one at a time"
+    )]
+    AnswerTooLarge {
+        /// What an answer may have.
+        max: usize,
+    },
+    /// This key of a bulk read did not fit beside those before it.
+    #[error("the answer is full; ask for this key again")]
+    AnswerFull,
     /// A version's state does not allow the change.
     #[error(transparent)]
     Version(VersionError),
@@ -116,7 +127,7 @@ impl Error {
             Self::NotFound(_) | Self::NoVersion { .. } | Self::Deleted { .. } => Outcome::NotFound,
             Self::Denied(_) => Outcome::Denied,
             Self::Conflict(_) => Outcome::Conflict,
-            Self::Invalid { .. } | Self::Version(_) => Outcome::Invalid,
+            Self::Invalid { .. } | Self::AnswerTooLarge { .. } | Self::AnswerFull | Self::Version(_) => Outcome::Invalid,
             Self::RateLimited => Outcome::RateLimited,
             Self::Damaged { .. } | Self::Unavailable(_) | Self::Unrecorded { .. } | Self::Full(_) | Self::Internal(_) => Outcome::Failed,
         }

@@ -138,7 +138,7 @@ impl Engine {
     /// # Errors
     /// Any of [`Error`]; the refusal is recorded as well.
     pub async fn read(&self, caller: &Caller, surface: Surface, id: &str, select: Select) -> Result<ReadKey, Error> {
-        match self.open(caller, id, select).await {
+        match self.open(caller, id, select, self.settings.max_answer).await {
             Ok((read, allowed_by)) => {
                 let versions = read.version_ids();
                 let subjects = [Subject { key: id, versions: &versions }];
@@ -153,7 +153,8 @@ impl Engine {
         }
     }
 
-    /// Reads many keys' data. One record tells of those that were given, and one more of those that were refused for each
+    /// Reads many keys' data, as many as fit into one answer; the others' error is [`Error::AnswerFull`], the first one's
+    /// never. One record tells of those that were given, and one more of those that were refused for each
     /// way in which they were: a record's outcome is that of all its keys.
     ///
     /// # Errors
@@ -161,8 +162,9 @@ impl Engine {
     pub async fn bulk_read(&self, caller: &Caller, surface: Surface, ids: &[String]) -> Result<Vec<Result<ReadKey, Error>>, Error> {
         let mut answers = Vec::with_capacity(ids.len());
         let mut ends = Vec::with_capacity(ids.len());
+        let mut room = self.settings.max_answer;
         for id in ids {
-            let (answer, end) = match self.open(caller, id, Select::Active).await {
+            let (answer, end) = match self.open_within(caller, id, &mut room).await {
                 Ok((read, allowed_by)) => {
                     let versions = read.version_ids();
                     (Ok(read), End { outcome: Outcome::Ok, allowed_by, versions })
@@ -177,6 +179,26 @@ impl Engine {
         }
         self.record_bulk(caller, surface, ids, &ends).await?;
         Ok(answers)
+    }
+
+    /// A key of a bulk read, within the room that is left; none is left once one did not fit.
+    async fn open_within(&self, caller: &Caller, id: &str, room: &mut usize) -> Result<(ReadKey, AllowedBy), Error> {
+        if *room == 0 {
+            self.permit::<cap::Read>(caller, id).await?;
+            return Err(Error::AnswerFull);
+        }
+        let opened = self.open(caller, id, Select::Active, *room).await;
+        match opened {
+            Ok((read, allowed_by)) => {
+                *room -= read.versions.iter().map(|(_, data)| data.len()).sum::<usize>();
+                Ok((read, allowed_by))
+            }
+            Err(Error::AnswerTooLarge { .. }) if *room < self.settings.max_answer => {
+                *room = 0;
+                Err(Error::AnswerFull)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Records a bulk read, and waits until that is durable.
@@ -205,7 +227,8 @@ impl Engine {
     }
 
     /// Everything of a read except its record, and whose word allowed it where the grants did not.
-    async fn open(&self, caller: &Caller, id: &str, select: Select) -> Result<(ReadKey, AllowedBy), Error> {
+    /// Its data may have `room` bytes.
+    async fn open(&self, caller: &Caller, id: &str, select: Select, mut room: usize) -> Result<(ReadKey, AllowedBy), Error> {
         let (entry, permit) = self.permit::<cap::Read>(caller, id).await?;
         let chosen = choose(&entry.meta, select, self.now())?;
         let ring = self.ring();
@@ -223,6 +246,8 @@ impl Engine {
                     open(&wrapped, &data)?
                 }
             };
+            // Found out as it goes: the length of what is not in memory is not known before.
+            room = room.checked_sub(plain.len()).ok_or(Error::AnswerTooLarge { max: self.settings.max_answer })?;
             versions.push((version, plain));
         }
         Ok((ReadKey { entry, versions }, permit.allowed_by().cloned()))

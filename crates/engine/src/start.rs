@@ -21,6 +21,8 @@ pub struct Settings {
     pub max_value: usize,
     /// Versions that one key may have at most.
     pub max_versions: usize,
+    /// Bytes of data that one answer may have at most, of all its versions and keys together.
+    pub max_answer: usize,
     /// Sealed data up to this many bytes is kept in memory; longer data is read from the store on each use.
     pub inline_limit: usize,
     /// Grants that every new key gets.
@@ -36,6 +38,7 @@ impl Default for Settings {
         Self {
             max_value: 1 << 20,
             max_versions: 1000,
+            max_answer: 64 << 20,
             inline_limit: 64 << 10,
             default_grants: Vec::new(),
             policy: None,

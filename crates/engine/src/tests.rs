@@ -441,6 +441,33 @@ async fn a_value_or_a_key_beyond_the_limits_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn an_answer_has_no_more_bytes_than_the_limit_and_what_does_not_fit_can_be_asked_for_again() {
+    let site = Site::with(Settings { max_value: 10, max_answer: 25, inline_limit: 8, ..Settings::default() }).await;
+    let alice = user("alice");
+    for id in ["a", "b", "c", "d"] {
+        site.create(&alice, id, "0123456789", &[]).await.unwrap();
+    }
+    let bulk = async |ids: &[&str]| {
+        let ids: Vec<_> = ids.iter().map(|id| (*id).to_owned()).collect();
+        let answers = site.engine.bulk_read(&alice, "test", &ids).await.unwrap();
+        answers.into_iter().map(|a| a.err()).collect::<Vec<_>>()
+    };
+    let missing = || Some(Error::NotFound("key `x`".to_owned()));
+    assert_eq!(
+        bulk(&["a", "b", "x", "c", "x", "d"]).await,
+        [None, None, missing(), Some(Error::AnswerFull), missing(), Some(Error::AnswerFull)]
+    );
+    assert_eq!(bulk(&["c", "d"]).await, [None, None]);
+    site.add(&alice, "c", "0123456789").await;
+    assert_eq!(site.read(&alice, "c").await.unwrap().len(), 2);
+    site.add(&alice, "c", "0123456789").await;
+    assert_eq!(site.read(&alice, "c").await, Err(Error::AnswerTooLarge { max: 25 }));
+    assert_eq!(bulk(&["a", "c"]).await, [None, Some(Error::AnswerFull)]);
+    assert_eq!(bulk(&["c", "a"]).await, [Some(Error::AnswerTooLarge { max: 25 }), None]);
+    assert_eq!(site.read_as(&alice, "c", Select::Primary).await.unwrap(), ["0123456789"]);
+}
+
+#[tokio::test]
 async fn large_data_is_read_from_the_store() {
     let site = Site::with(Settings { inline_limit: 8, ..Settings::default() }).await;
     let alice = user("alice");

@@ -205,7 +205,7 @@ pub struct BulkItem {
     /// Its data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<KeyData>,
-    /// A problem's code when it was not given.
+    /// A problem's code when it was not given; `ask_again` when it did not fit into this answer: ask for these once more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

@@ -48,6 +48,28 @@ async fn a_secret_is_read_with_the_token_over_one_connection() {
 }
 
 #[tokio::test]
+async fn keys_that_did_not_fit_into_a_bulk_answer_are_asked_for_again() {
+    let server = Canned::start(|_, before| {
+        let data = |key: &str| format!(r#"{{"id":"{key}","data":{}}}"#, DATA.replace("db/pw", key));
+        let again = |key: &str| format!(r#"{{"id":"{key}","error":"ask_again"}}"#);
+        let items = match before {
+            0 => [data("a"), again("b"), r#"{"id":"c","error":"denied"}"#.to_owned(), again("d")].join(","),
+            1 => [data("b"), again("d")].join(","),
+            2 => again("d"),
+            _ => String::new(),
+        };
+        Reply::Json(200, format!(r#"{{"items":[{items}]}}"#))
+    });
+    let read = client(&server).bulk_read(&["a", "b", "c", "d"].map(id), None).await.unwrap();
+    let ends: Vec<_> =
+        read.items.iter().map(|i| (i.id.as_str(), i.outcome.as_ref().map(|s| s.id.as_str()).map_err(String::as_str))).collect();
+    // A server that gives nothing more is not asked for ever.
+    assert_eq!(ends, [("a", Ok("a")), ("b", Ok("b")), ("c", Err("denied")), ("d", Err("ask_again"))]);
+    let bodies: Vec<_> = server.requests().into_iter().map(|r| r.body).collect();
+    assert_eq!(bodies, [r#"{"ids":["a","b","c","d"]}"#, r#"{"ids":["b","d"]}"#, r#"{"ids":["d"]}"#]);
+}
+
+#[tokio::test]
 async fn a_certificate_is_shown_and_a_machine_name_claimed() {
     let server = Canned::start(|_, _| Reply::Json(200, r#"{"identities":[]}"#.to_owned()));
     let certified = config(&server, |s| {

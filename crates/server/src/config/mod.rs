@@ -381,6 +381,10 @@ fn resolve_keys(
     if !(1..=KNOX_MOST).contains(&max_value) {
         return Err(source.error("keys.max_value", "must lie between 1 and 10485760 bytes"));
     }
+    let max_answer = raw.max_answer.unwrap_or(standard.max_answer);
+    if max_answer < max_value {
+        return Err(source.error("keys.max_answer", "must be at least keys.max_value, or the longest value could not be read"));
+    }
     let grant = |text: &String| {
         let bad = |why: String| source.error("keys.default_grants", format!("`{text}`: {why}; write TYPE:ID=read|write|admin"));
         let (principal, preset) = text.rsplit_once('=').ok_or_else(|| bad("no `=`".to_owned()))?;
@@ -396,6 +400,7 @@ fn resolve_keys(
     Ok(claviger_engine::Settings {
         max_value,
         max_versions: raw.max_versions.unwrap_or(standard.max_versions),
+        max_answer,
         inline_limit: raw.inline_limit.unwrap_or(standard.inline_limit),
         default_grants: raw.default_grants.iter().map(grant).collect::<Result<_, _>>()?,
         policy: knox
@@ -446,6 +451,7 @@ mod tests {
             (format!("{GOOD}[log]\nformat = \"xml\"\n"), "claviger.toml:7", "json"),
             (format!("{GOOD}[log]\ncolour = 1\n"), "claviger.toml:7", "colour"),
             (format!("{GOOD}[keys]\nmax_value = 99999999\n"), "claviger.toml:7", "10485760"),
+            (format!("{GOOD}[keys]\nmax_answer = 99999\n"), "claviger.toml:7", "keys.max_value"),
             (format!("{GOOD}[knox]\nenabled = \"yes\"\n"), "claviger.toml:7", "boolean"),
             (format!("{GOOD}[knox]\nenabled = true\nstrictness = \"lax\"\n"), "claviger.toml:8", "reference"),
             (

@@ -82,7 +82,7 @@ section!(Knox {
     log_service: Option<String>,
 });
 section!(Native { enabled: Option<bool> });
-section!(Keys { max_value: Option<usize>, max_versions: Option<usize>, inline_limit: Option<usize>, default_grants: Vec<String> });
+section!(Keys { max_value: Option<usize>, max_versions: Option<usize>, max_answer: Option<usize>, inline_limit: Option<usize>, default_grants: Vec<String> });
 section!(Log { format: Option<String>, filter: Option<String> });
 section!(Dev { user: Vec<DevUser> });
 

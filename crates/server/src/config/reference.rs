@@ -187,6 +187,13 @@ const FIELDS: &[Field] = &[
     ("keys", "max_versions", "1000", "1000", "Versions that one key may have."),
     (
         "keys",
+        "max_answer",
+        "67108864",
+        "64 MiB",
+        "Bytes of data in one answer. A read of more versions than that is refused: ask for the primary one alone. A bulk read gives the keys that fit and marks the others `ask_again`. Each answer under way takes up to some three times as much memory.",
+    ),
+    (
+        "keys",
         "inline_limit",
         "65536",
         "64 KiB",

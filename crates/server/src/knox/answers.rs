@@ -49,6 +49,7 @@ impl Attempted<'_> {
             Error::Denied(other) => Reply::new(Code::Unauthorized, other.to_string()),
             Error::Invalid { field: "principal", rule } => Reply::new(Code::BadPrincipal, rule),
             Error::Invalid { rule, .. } => Reply::bad_data(rule),
+            Error::AnswerTooLarge { .. } => Reply::bad_data(error),
             Error::Version(other) => Reply::bad_data(other),
             Error::Conflict(Conflict::Exists) => Reply::new(Code::KeyExists, text::key_exists(self.key)),
             Error::Conflict(Conflict::Changed) => Reply::new(Code::Internal, text::LOST_RACE),

@@ -87,6 +87,11 @@ impl Fault {
         Self { field: Some("body".to_owned()), ..fault }
     }
 
+    /// More data was asked for than one answer holds.
+    fn answer_too_large(error: &Error) -> Self {
+        Self { field: Some("state".to_owned()), ..Self::new(413, "too_large", error.to_string()) }
+    }
+
     /// An answer for what the engine refused. `conditional` says that the request named the state it expects.
     pub(crate) fn of(error: &Error, conditional: bool) -> Self {
         match error {
@@ -101,6 +106,8 @@ impl Fault {
             Error::Conflict(Conflict::Exists) | Error::Version(_) => Self::new(409, "conflict", error.to_string()),
             Error::Conflict(Conflict::Changed) => Self::new(if conditional { 412 } else { 409 }, "conflict", error.to_string()),
             Error::Invalid { field, rule } => Self::invalid(FieldError::new(*field, rule)),
+            Error::AnswerTooLarge { .. } => Self::answer_too_large(error),
+            Error::AnswerFull => Self::new(413, "ask_again", error.to_string()),
             Error::Damaged { .. } => Self::new(500, "internal", error.to_string()),
             Error::Unavailable(_) => Self::new(503, "unavailable", error.to_string()).with_header("Retry-After", 1),
             // No status of those that clients repeat a request on.
@@ -166,6 +173,7 @@ fn title(code: &str) -> &'static str {
         "method_not_allowed" => "wrong method",
         "conflict" => "conflict with the present state",
         "too_large" => "too large",
+        "ask_again" => "not in this answer",
         "rate_limited" => "too many requests",
         "unavailable" => "not now",
         "storage_full" => "no space left",
@@ -194,6 +202,8 @@ mod tests {
             (Error::Conflict(Conflict::Changed), 409, "conflict"),
             (Error::Version(VersionError::NotOnePrimary(0)), 409, "conflict"),
             (Error::Invalid { field: "data", rule: text() }, 400, "invalid"),
+            (Error::AnswerTooLarge { max: 1 }, 413, "too_large"),
+            (Error::AnswerFull, 413, "ask_again"),
             (Error::Damaged { id: text(), why: text() }, 500, "internal"),
             (Error::Unavailable(text()), 503, "unavailable"),
             (Error::Unrecorded { revision: Revision { epoch: 1, number: 7 }, why: text() }, 500, "unrecorded"),
