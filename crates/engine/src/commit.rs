@@ -1,7 +1,7 @@
 //! Group commit: writes that wait together commit together, become visible in revision order, and are then answered.
 
 use crate::feed::{Event, Subject};
-use crate::memory::{Entry, Grave, Memory, Slot};
+use crate::memory::{Entry, Granted, Grave, Memory, Slot};
 use crate::start::Engine;
 use crate::{Conflict, Error};
 use claviger_crypto::{Head, KeyRing, Tombstone, add, random};
@@ -23,7 +23,7 @@ const BATCH: usize = 256;
 pub(crate) enum Apply {
     Put(Box<Entry>),
     Delete(Box<Tombstone>),
-    PutGrant(Box<PrefixGrant>),
+    PutGrant(Box<PrefixGrant>, DigestDelta),
     DeleteGrant(Prefix),
 }
 
@@ -197,13 +197,13 @@ fn apply_to(tables: &mut crate::memory::Tables, apply: Apply, revision: Revision
             tables.graves.insert(id.clone(), Arc::new(Grave { tombstone: *tombstone, revision }));
             Subject::Key { id, before, after: None }
         }
-        Apply::PutGrant(grant) => {
+        Apply::PutGrant(grant, digest) => {
             let after = Arc::new(*grant);
-            let before = tables.grants.insert(after.prefix.clone(), after.clone());
-            Subject::Prefix { prefix: after.prefix.clone(), before, after: Some(after) }
+            let before = tables.grants.insert(after.prefix.clone(), Granted { grant: after.clone(), digest });
+            Subject::Prefix { prefix: after.prefix.clone(), before: before.map(|g| g.grant), after: Some(after) }
         }
         Apply::DeleteGrant(prefix) => {
-            let before = tables.grants.remove(&prefix);
+            let before = tables.grants.remove(&prefix).map(|g| g.grant);
             Subject::Prefix { prefix, before, after: None }
         }
     };

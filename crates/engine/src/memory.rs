@@ -43,9 +43,16 @@ pub(crate) enum Slot {
 pub(crate) struct Tables {
     pub(crate) keys: AHashMap<KeyId, Slot>,
     pub(crate) order: BTreeSet<KeyId>,
-    pub(crate) grants: BTreeMap<Prefix, Arc<PrefixGrant>>,
+    pub(crate) grants: BTreeMap<Prefix, Granted>,
     pub(crate) graves: AHashMap<KeyId, Arc<Grave>>,
     pub(crate) revision: Revision,
+}
+
+/// The grants of a prefix as they are in force.
+pub(crate) struct Granted {
+    pub(crate) grant: Arc<PrefixGrant>,
+    /// What its row adds to the set digest. Sealed anew it would count otherwise: a newer barrier key makes another MAC.
+    pub(crate) digest: DigestDelta,
 }
 
 /// The last deleted key of an id.
@@ -80,7 +87,7 @@ impl Entry {
 impl Tables {
     /// The prefix grants that cover `id`, shortest prefix first.
     pub(crate) fn covering<'a>(&'a self, id: &'a KeyId) -> impl Iterator<Item = &'a PrefixGrant> {
-        id.prefixes().filter_map(|p| self.grants.get(p)).map(|g| &**g)
+        id.prefixes().filter_map(|p| self.grants.get(p)).map(|g| &*g.grant)
     }
 
     /// Everything `caller` may do on `entry`.

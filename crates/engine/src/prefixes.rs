@@ -22,8 +22,8 @@ impl Tables {
         if caller.system_reason().is_some() {
             return Capabilities::of([Capability::List, Capability::Admin]);
         }
-        let covers = |g: &&Arc<PrefixGrant>| prefix.as_str().starts_with(g.prefix.as_str());
-        let grants = self.grants.values().filter(covers);
+        let covers = |g: &&PrefixGrant| prefix.as_str().starts_with(g.prefix.as_str());
+        let grants = self.grants.values().map(|g| &*g.grant).filter(covers);
         grants.flat_map(|g| g.acl.reaching(caller)).fold(Capabilities::NONE, |sum, g| sum.union(g.capabilities))
     }
 }
@@ -46,7 +46,7 @@ impl Engine {
         let note = Note { caller, surface, action: Action::ShowPrefix, subjects: &[] };
         let visible = self.memory.read(|t| {
             let may = |g: &&Arc<PrefixGrant>| t.prefix_rights(caller, &g.prefix).contains(Capability::Admin);
-            t.grants.values().filter(may).cloned().collect()
+            t.grants.values().map(|g| &g.grant).filter(may).cloned().collect()
         });
         self.done(&note, Some(self.revision()), None).await?;
         Ok(visible)
@@ -63,7 +63,7 @@ impl Engine {
         let missing = || Error::NotFound(format!("a grant on prefix `{prefix}`"));
         let found = self
             .require_prefix_admin(caller, prefix)
-            .and_then(|()| self.memory.read(|t| t.grants.get(prefix).cloned()).ok_or_else(missing));
+            .and_then(|()| self.memory.read(|t| t.grants.get(prefix).map(|g| g.grant.clone())).ok_or_else(missing));
         match found {
             Ok(grant) => self.done(&note, Some(self.revision()), None).await.map(|()| grant),
             Err(error) => Err(self.refuse(&note, error).await),
@@ -105,7 +105,7 @@ impl Engine {
     ) -> Result<(Revision, Generation, Acl), Error> {
         self.require_prefix_admin(caller, prefix)?;
         let _turn = self.turn(prefix.as_str()).await;
-        let old = self.memory.read(|t| t.grants.get(prefix).cloned());
+        let (old, counted) = self.memory.read(|t| t.grants.get(prefix).map(|g| (g.grant.clone(), g.digest))).unzip();
         let generation = old.as_ref().map_or(Generation(0), |g| g.generation);
         if !precondition.holds(NO_INCARNATION, generation) {
             return Err(Error::Conflict(Conflict::Changed));
@@ -118,13 +118,13 @@ impl Engine {
             self.check_opening(caller, prefix)?;
         }
         let ring = self.ring();
-        let gone = old.as_ref().map_or(DigestDelta::default(), |g| negate(ring.digest_grant(&ring.seal_grant(g))));
+        let gone = negate(counted.unwrap_or_default());
         let (effect, apply, gained) = match new {
             Some((acl, any_user_creates)) => {
                 let grant = PrefixGrant { prefix: prefix.clone(), acl, any_user_creates, generation: generation.next() };
                 let row = ring.seal_grant(&grant);
                 let gained = ring.digest_grant(&row);
-                (Effect::PutGrant(row), Apply::PutGrant(Box::new(grant)), gained)
+                (Effect::PutGrant(row), Apply::PutGrant(Box::new(grant), gained), gained)
             }
             None if old.is_none() => return Err(Error::NotFound(format!("a grant on prefix `{prefix}`"))),
             None => (Effect::DeleteGrant, Apply::DeleteGrant(prefix.clone()), DigestDelta::default()),

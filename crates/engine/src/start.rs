@@ -2,7 +2,7 @@
 
 use crate::commit::{Committer, Sealer};
 use crate::feed::Feed;
-use crate::memory::{Entry, Grave, Memory, SealedVersion, Slot, Tables};
+use crate::memory::{Entry, Granted, Grave, Memory, SealedVersion, Slot, Tables};
 use crate::{Conflict, Error};
 use claviger_crypto::{CryptoError, Head, KeyRing, RootOfTrust, add, negate, random};
 use claviger_domain::audit::{Action, Outcome, Record, Subject as AuditSubject};
@@ -264,7 +264,7 @@ impl Loading<'_> {
                 let stands = self.ring.digest_grant(&row);
                 self.digest = add(self.digest, stands);
                 match self.ring.open_grant(&row) {
-                    Ok(grant) => drop(self.tables.grants.insert(row.prefix, Arc::new(grant))),
+                    Ok(grant) => drop(self.tables.grants.insert(row.prefix, Granted { grant: Arc::new(grant), digest: stands })),
                     Err(why) => {
                         self.suspects.push(Suspect { stands, as_it_was: self.ring.digest_grant_as_it_was(&row) });
                         self.others.push((format!("the grants of prefix `{}`", row.prefix), why.to_string()));
