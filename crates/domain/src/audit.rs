@@ -62,6 +62,8 @@ pub enum Action {
     Init,
     /// A change found in the database whose record was missing.
     Reconcile,
+    /// What is left of a store that was changed behind Claviger's back was accepted, as the configuration says.
+    AcceptTampering,
     /// Something that an administrator should look at: first-time reader, burst of denials, mass read.
     Alert,
 }
@@ -114,6 +116,7 @@ impl Action {
             Self::BreakGlass => "break_glass",
             Self::Init => "init",
             Self::Reconcile => "reconcile",
+            Self::AcceptTampering => "accept_tampering",
             Self::Alert => "alert",
         }
     }

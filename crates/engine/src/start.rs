@@ -7,7 +7,9 @@ use crate::{Conflict, Error};
 use claviger_crypto::{CryptoError, Head, KeyRing, RootOfTrust, add, negate, random};
 use claviger_domain::audit::{Action, Outcome, Record, Subject as AuditSubject};
 use claviger_domain::{Clock, Grant, KeyId, RequestId, Revision, Timestamp, VersionId, VersionState};
-use claviger_ports::{AuditError, AuditSink, BarrierRow, ChangeRow, DigestDelta, Loaded, LoadedVersion, Store, StoreError};
+use claviger_ports::{
+    AuditError, AuditSink, BarrierRow, ChangeRow, DigestDelta, HeadError, HeadRow, HeadSealer, Loaded, LoadedVersion, Store, StoreError,
+};
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use std::collections::HashSet;
@@ -153,14 +155,17 @@ pub async fn initialise(store: &dyn Store, roots: &[&dyn RootOfTrust], now: Time
 pub(crate) struct Contents {
     pub(crate) tables: Tables,
     pub(crate) report: StartReport,
-    versions_match: bool,
+    /// The head that the store had.
+    pub(crate) head: Head,
+    /// The sums over the rows as they stand.
+    sum: DigestDelta,
 }
 
 impl Contents {
     /// Where the sum over versions is wrong: looks for those that are damaged or missing. Their keys are damaged then, and the
     /// others can be served. Where none is, versions were added.
     async fn blame(&mut self, store: &dyn Store, ring: &KeyRing) -> Result<(), Error> {
-        if self.versions_match {
+        if self.sum.versions() == self.head.digest.versions() {
             return Ok(());
         }
         let (_, bad) = open_versions(store, ring, &self.tables).await?;
@@ -174,6 +179,42 @@ impl Contents {
             }
         }
         Ok(())
+    }
+
+    /// Makes what is left the truth: from now on the head has the sums of the rows as they stand, so that the next start needs
+    /// no leave for it. It is recorded before it is done.
+    pub(crate) async fn accept(&self, store: &dyn Store, sealer: &Sealer, now: Timestamp) -> Result<(), Error> {
+        if self.sum == self.head.digest {
+            return Ok(());
+        }
+        let StartReport { keys, damaged, damaged_others, revision, .. } = &self.report;
+        let (damaged, others) = (damaged.len(), damaged_others.len());
+        let reason = format!(
+            "rows were removed, added or rolled back behind Claviger's back; the {keys} keys that are left, beside {damaged} damaged ones and {others} other damaged rows, count from now on as what was written"
+        );
+        tracing::error!("{reason}");
+        let request = RequestId(u128::from_be_bytes(random()));
+        let bare = Record::new(now, request, "server", Action::AcceptTampering, Outcome::Ok);
+        sealer.audit.append(&Record { reason: &reason, head: Some(*revision), ..bare }).await?;
+        Ok(store.reseal(&Baseline { sealer, seen: self.head.commit_id, sum: self.sum }).await?)
+    }
+}
+
+/// Seals a head with the sums of the rows as they stand.
+struct Baseline<'a> {
+    sealer: &'a Sealer,
+    /// The commit id of the state that was summed.
+    seen: [u8; 16],
+    sum: DigestDelta,
+}
+
+impl HeadSealer for Baseline<'_> {
+    fn advance(&self, current: &HeadRow, gained: &[DigestDelta]) -> Result<HeadRow, HeadError> {
+        let is_seen = current.commit_id == self.seen && gained.is_empty();
+        if !is_seen {
+            return Err(HeadError("the store was written to since its rows were summed; start again".to_owned()));
+        }
+        self.sealer.seal_next(current, |_| self.sum, 0)
     }
 }
 
@@ -323,7 +364,7 @@ impl Loading<'_> {
         };
         self.tables.revision = head.revision;
         self.tables.order = self.ids.into_iter().collect();
-        Contents { tables: self.tables, report, versions_match }
+        Contents { tables: self.tables, report, head: head.clone(), sum: self.digest }
     }
 }
 
@@ -339,24 +380,31 @@ impl Engine {
         ring: KeyRing,
         clock: Arc<dyn Clock>,
     ) -> Result<Started, Error> {
-        let Contents { tables, report, .. } = load_and_blame(&*store, &ring, settings.inline_limit).await?;
-        if report.tampered && !settings.accept_tampering {
+        let contents = load_and_blame(&*store, &ring, settings.inline_limit).await?;
+        if contents.report.tampered && !settings.accept_tampering {
             return Err(Error::Internal(
                 "rows were removed from the store, added to it or rolled back behind Claviger's back; restore a backup, or look with `claviger check`".to_owned(),
             ));
         }
+        let ring = Arc::new(RwLock::new(Arc::new(ring)));
+        let sealer = Sealer { ring: ring.clone(), audit: audit.clone() };
+        if settings.accept_tampering {
+            contents.accept(&*store, &sealer, clock.now()).await?;
+        }
+        let Contents { tables, report, .. } = contents;
         let feed = Arc::new(Feed::starting_at(tables.revision));
         let memory = Arc::new(Memory::default());
         memory.write(|t| *t = tables);
-        let ring = Arc::new(RwLock::new(Arc::new(ring)));
         let counts = Arc::new(crate::commit::Counts::default());
         let (queue, receiver) = mpsc::channel(4096);
         let committer = Committer {
             store: store.clone(),
-            sealer: Sealer { ring: ring.clone(), audit: audit.clone() },
+            sealer,
             memory: memory.clone(),
             feed: feed.clone(),
             inline_limit: settings.inline_limit,
+            accept_tampering: settings.accept_tampering,
+            clock: clock.clone(),
             queue: receiver,
             counts: counts.clone(),
         };

@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::*;
+mod damage;
+
+use self::damage::Faulty;
 use claviger_crypto::{FileRoot, KeyRing};
 use claviger_domain::audit::Record;
 use claviger_domain::*;
-use claviger_ports::{AuditError, AuditSink, LogCheckpoint, MemStore, Store};
+use claviger_ports::{AuditError, AuditSink, LogCheckpoint, Store};
 use claviger_testkit::TestClock;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -45,7 +48,7 @@ struct Site {
     engine: Arc<Engine>,
     log: Arc<Log>,
     clock: Arc<TestClock>,
-    store: Arc<MemStore>,
+    store: Arc<Faulty>,
     root: FileRoot,
     _folder: tempfile::TempDir,
 }
@@ -58,7 +61,7 @@ impl Site {
     async fn with(settings: Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = FileRoot::create(&folder.path().join("root")).unwrap();
-        let store = Arc::new(MemStore::new());
+        let store = Arc::new(Faulty::default());
         initialise(&*store, &[&root], Timestamp(0)).await.unwrap();
         let (log, clock) = (Arc::new(Log::default()), Arc::new(TestClock::at(1_000)));
         let ring = ring(&*store, &root).await;
@@ -73,8 +76,12 @@ impl Site {
     }
 
     async fn restart(&self) -> Result<Started, Error> {
+        self.restart_with(Settings::default()).await
+    }
+
+    async fn restart_with(&self, settings: Settings) -> Result<Started, Error> {
         let ring = ring(&*self.store, &self.root).await;
-        Engine::start(Settings::default(), self.store.clone(), self.log.clone(), ring, self.clock.clone()).await
+        Engine::start(settings, self.store.clone(), self.log.clone(), ring, self.clock.clone()).await
     }
 
     async fn grant(&self, prefix: &str, grants: &[(&str, Capabilities)], any: bool) -> Result<(), Error> {

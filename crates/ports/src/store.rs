@@ -152,6 +152,9 @@ pub trait Store: Send + Sync {
     /// Commits a batch in order; see the trait's guarantees.
     fn commit<'a>(&'a self, batch: &'a [Write], sealer: &'a dyn HeadSealer) -> BoxFuture<'a, Result<Vec<CommitOutcome>, StoreError>>;
 
+    /// Replaces the head, and nothing else, by what `sealer` makes of it with nothing gained.
+    fn reseal<'a>(&'a self, sealer: &'a dyn HeadSealer) -> BoxFuture<'a, Result<(), StoreError>>;
+
     /// One version's wrapped key and data; `None` when it is not there or destroyed.
     fn version<'a>(&'a self, key: &'a KeyRef, version: VersionId) -> BoxFuture<'a, Result<Option<(Sealed, Sealed)>, StoreError>>;
 

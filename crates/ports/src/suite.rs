@@ -32,6 +32,7 @@ macro_rules! store_suite {
             an_empty_batch_leaves_the_head
             a_sealer_that_refuses_stops_the_whole_batch
             a_head_out_of_order_is_refused
+            a_head_is_sealed_anew_without_a_write
             concurrent_increments_all_land_exactly_once
             a_deleted_key_leaves_a_tombstone_and_frees_its_id
             a_destroyed_version_is_gone
@@ -509,6 +510,23 @@ pub async fn a_head_out_of_order_is_refused(open: Open) {
     assert!(matches!(refused, Err(StoreError::Head(_))), "{refused:?}");
     assert_eq!(f.head().await, head);
     assert_eq!(loaded(&f).await.keys, []);
+}
+
+/// Test.
+pub async fn a_head_is_sealed_anew_without_a_write(open: Open) {
+    let f = Fixture::new(&open).await;
+    f.done(&[create("a", 1)]).await;
+    let (head, contents) = (f.head().await, loaded(&f).await);
+    f.store.reseal(&f.sealer).await.expect("the head can be replaced");
+    let resealed = f.head().await;
+    assert_eq!((resealed.revision, sum_of(&resealed)), (head.revision, sum_of(&head)));
+    assert_ne!(resealed.commit_id, head.commit_id);
+    assert_eq!(loaded(&f).await, contents);
+    f.sealer.refuses.store(true, Ordering::Relaxed);
+    assert!(matches!(f.store.reseal(&f.sealer).await, Err(StoreError::Head(_))));
+    assert_eq!(f.head().await, resealed);
+    f.sealer.refuses.store(false, Ordering::Relaxed);
+    assert_eq!(f.done(&[add_version("a", 1, 1)]).await, [at(2)]);
 }
 
 /// Adds `count` versions to the key `shared`, each by compare and replace, trying again after each conflict.

@@ -195,6 +195,15 @@ impl Store for SqlStore {
         .boxed()
     }
 
+    fn reseal<'a>(&'a self, sealer: &'a dyn HeadSealer) -> BoxFuture<'a, Result<(), StoreError>> {
+        async move {
+            let mut lease = self.lease().await?;
+            let result = write::reseal(lease.conn(), sealer).await;
+            lease.finish(result)
+        }
+        .boxed()
+    }
+
     fn version<'a>(&'a self, key: &'a KeyRef, version: VersionId) -> BoxFuture<'a, Result<Option<(Sealed, Sealed)>, StoreError>> {
         async move { read::version(&mut *self.reader().await?, key, version).await }.boxed()
     }

@@ -45,6 +45,16 @@ pub(crate) async fn initialise(conn: &mut Connection, head: &HeadRow, barriers: 
     tx.commit().await.map_err(|e| classify_commit(&e))
 }
 
+/// Replaces the head by what the sealer makes of it.
+pub(crate) async fn reseal(conn: &mut Connection, sealer: &dyn HeadSealer) -> Result<(), StoreError> {
+    let mut tx = conn.begin_with(BEGIN_WRITE).await.map_err(|e| classify(&e))?;
+    let head = read_head(&mut tx).await?.ok_or_else(StoreError::not_initialised)?;
+    let next = sealer.advance(&head, &[])?;
+    head.check_next(&next, 0)?;
+    run(&mut tx, rows::bind_head(sqlx::query(statements::UPDATE_HEAD), &next)).await?;
+    tx.commit().await.map_err(|e| classify_commit(&e))
+}
+
 /// Adds barrier rows that are not there yet, all or none.
 pub(crate) async fn add_barriers(conn: &mut Connection, barriers: &[BarrierRow]) -> Result<(), StoreError> {
     let mut tx = conn.begin_with(BEGIN_WRITE).await.map_err(|e| classify(&e))?;

@@ -68,7 +68,7 @@ const FIELDS: &[Field] = &[
         "accept_tampering",
         "false",
         "false",
-        "Serves the store although rows were removed, added, rolled back or destroyed beyond recognition. For saving what is left; said at level ERROR at every start.",
+        "For saving what is left of a store whose rows were removed, added, rolled back or destroyed beyond recognition: the start goes on, and what is left counts from then on as what was written. That is recorded as `accept_tampering` and said at level ERROR. Take it out again after that start, so that the next tampering is noticed.",
     ),
     (
         "root",
