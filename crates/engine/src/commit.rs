@@ -2,19 +2,22 @@
 
 use crate::feed::{Event, Subject};
 use crate::memory::{Entry, Granted, Grave, Memory, Slot};
-use crate::start::{Contents, Engine, load_and_blame};
+use crate::start::{Contents, Engine, load_and_blame, record_lost};
 use crate::{Conflict, Error};
 use claviger_crypto::{Head, KeyRing, Tombstone, add, random};
 use claviger_domain::{Clock, KeyId, Prefix, PrefixGrant, Revision};
-use claviger_ports::{AuditSink, CommitOutcome, DigestDelta, HeadError, HeadRow, HeadSealer, Store, StoreError, Write};
-use parking_lot::RwLock;
+use claviger_ports::{AuditSink, ChangeRow, CommitOutcome, DigestDelta, HeadError, HeadRow, HeadSealer, Store, StoreError, Write};
+use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
-/// Pause between attempts to find out what became of a commit.
-const RETRY: Duration = Duration::from_millis(250);
+/// Pause after the first attempt to find out what became of a commit; each further one is twice as long, since each attempt
+/// reads the whole store.
+const PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Writes taken into one commit at most. Larger batches gain nothing and make the last one wait.
 const BATCH: usize = 256;
@@ -31,13 +34,23 @@ pub(crate) enum Apply {
 pub(crate) struct Pending {
     pub(crate) write: Write,
     pub(crate) apply: Apply,
-    pub(crate) done: oneshot::Sender<Result<Revision, Error>>,
+    pub(crate) done: Waiter,
 }
 
 /// Makes heads: the callback that the store is handed.
 pub(crate) struct Sealer {
     pub(crate) ring: Arc<RwLock<Arc<KeyRing>>>,
     pub(crate) audit: Arc<dyn AuditSink>,
+    /// The last head that was made: by it a commit whose answer was lost is found in the store.
+    pub(crate) last: Mutex<Option<Attempt>>,
+}
+
+/// A head on its way into the store.
+#[derive(Clone, Copy)]
+pub(crate) struct Attempt {
+    commit_id: [u8; 16],
+    /// The revision of the head that it replaces.
+    before: Revision,
 }
 
 impl HeadSealer for Sealer {
@@ -56,9 +69,11 @@ impl Sealer {
     ) -> Result<HeadRow, HeadError> {
         let ring = self.ring.read().clone();
         let head = ring.open_head(current).map_err(|e| HeadError(e.to_string()))?;
+        let commit_id = random();
+        *self.last.lock() = Some(Attempt { commit_id, before: head.revision });
         Ok(ring.seal_head(&Head {
             revision: Revision { number: head.revision.number + writes, ..head.revision },
-            commit_id: random(),
+            commit_id,
             digest: digest(head.digest),
             checkpoint: self.audit.checkpoint().or(head.checkpoint),
         }))
@@ -83,6 +98,7 @@ pub(crate) struct Committer {
 pub(crate) struct Counts {
     commits: AtomicU64,
     writes: AtomicU64,
+    in_doubt: AtomicBool,
 }
 
 /// What has been committed since the start.
@@ -94,37 +110,72 @@ pub struct CommitCounts {
     pub writes: u64,
 }
 
+/// Who waits for a change.
+type Waiter = oneshot::Sender<Result<Revision, Error>>;
+
+/// A commit of which the store did not say what became.
+struct Doubt {
+    /// Its changes in their order, and who waits for each; nobody any more after the first attempt to find out.
+    tried: Vec<(ChangeRow, Option<Waiter>)>,
+    /// Its head; none when it came to none, and wrote nothing.
+    attempt: Option<Attempt>,
+    /// What the store said.
+    error: StoreError,
+    /// Not to be asked about before.
+    next: Instant,
+    pause: Duration,
+}
+
+/// What became of a doubtful commit.
+enum Verdict {
+    /// It stands; each of its changes took place or was a conflict.
+    Stands(Vec<CommitOutcome>),
+    /// It did not take place.
+    Fell,
+    /// Somebody else has written since.
+    Unclear,
+}
+
 impl Committer {
     pub(crate) async fn run(mut self) {
         let mut waiting = Vec::with_capacity(BATCH);
-        // Whether memory is known to be what the store has.
-        let mut settled = true;
+        // While there is one, memory is not known to be what the store has, and nothing is committed.
+        let mut doubt = None;
         loop {
             let received = self.queue.recv_many(&mut waiting, BATCH);
-            let count = if settled { Ok(received.await) } else { tokio::time::timeout(RETRY, received).await };
+            let count = match &doubt {
+                None => Ok(received.await),
+                Some(Doubt { next, .. }) => tokio::time::timeout_at(*next, received).await,
+            };
             if count == Ok(0) {
                 break;
             }
-            settled = settled || self.reload().await;
+            if let Some(open) = doubt.take() {
+                doubt = self.settle(open).await;
+            }
             let batch = std::mem::take(&mut waiting);
-            if settled {
-                settled = self.commit(batch).await;
-            } else {
-                refuse(batch);
+            match &doubt {
+                Some(_) => refuse(batch),
+                None => {
+                    if let Some(open) = self.commit(batch).await {
+                        doubt = self.settle(open).await;
+                    }
+                }
             }
         }
         self.store.close().await;
     }
 
-    /// False when what it did is not known.
-    async fn commit(&self, batch: Vec<Pending>) -> bool {
+    /// Commits a batch and answers it, unless it is not known what became of it.
+    async fn commit(&self, batch: Vec<Pending>) -> Option<Doubt> {
         if batch.is_empty() {
-            return true;
+            return None;
         }
         let (writes, rest): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.write, (p.apply, p.done))).unzip();
+        self.sealer.last.lock().take();
         let outcomes = match self.store.commit(&writes, &self.sealer).await {
             Ok(outcomes) => outcomes,
-            Err(error) => return self.fail(rest, &error).await,
+            Err(error) => return self.fail(&writes, rest, error),
         };
         self.counts.commits.fetch_add(1, Ordering::Relaxed);
         self.counts.writes.fetch_add(writes.len() as u64, Ordering::Relaxed);
@@ -147,50 +198,116 @@ impl Committer {
             // A caller that has gone away does not need the answer; its change stands.
             let _ = done.send(answer);
         }
-        true
+        None
     }
 
-    /// Answers a batch that failed. The callers do not wait for more than one attempt to find out what became of it.
-    async fn fail(&self, rest: Vec<(Apply, oneshot::Sender<Result<Revision, Error>>)>, error: &StoreError) -> bool {
+    /// Answers a batch that failed. Where it is not known what became of it, nothing that it touches is served any more: a
+    /// right that it took away may be gone.
+    fn fail(&self, writes: &[Write], rest: Vec<(Apply, Waiter)>, error: StoreError) -> Option<Doubt> {
         tracing::error!(%error, "a commit of {} changes failed", rest.len());
-        let settled = !matches!(error, StoreError::Unknown(_)) || self.reload().await;
-        for (_, done) in rest {
-            let _ = done.send(Err(error.clone().into()));
+        let waiters = rest.into_iter().map(|(_, done)| done);
+        if !matches!(error, StoreError::Unknown(_)) {
+            for done in waiters {
+                let _ = done.send(Err(error.clone().into()));
+            }
+            return None;
         }
-        settled
+        self.memory.write(|tables| writes.iter().for_each(|write| tables.doubt(&write.target)));
+        self.counts.in_doubt.store(true, Ordering::Release);
+        let tried = writes.iter().map(|write| write.change_row(Revision::default())).zip(waiters.map(Some)).collect();
+        Some(Doubt { tried, attempt: self.sealer.last.lock().take(), error, next: Instant::now(), pause: PAUSE })
     }
 
-    /// After a commit of unknown outcome only the store knows what is true: memory is read anew. False when that fails;
-    /// until it succeeds memory serves what was known before, and nothing is committed.
-    async fn reload(&self) -> bool {
-        match self.load().await {
-            Ok(loaded) if !loaded.report.tampered || self.accept_tampering => {
-                self.memory.write(|tables| *tables = loaded.tables);
-                self.feed.compact();
+    /// Reads memory anew where it is time, and says what became of the commit. Gives the doubt back where that is not known
+    /// yet; whoever waits is told so then, and does not wait for another attempt.
+    async fn settle(&self, mut doubt: Doubt) -> Option<Doubt> {
+        if Instant::now() < doubt.next {
+            return Some(doubt);
+        }
+        let failed = match self.find_out(&doubt).await {
+            Ok((loaded, verdict)) => {
                 tracing::info!(revision = %loaded.report.revision, "what became of the commit is known");
-                true
+                let revision = loaded.report.revision;
+                self.memory.write(|tables| *tables = loaded.tables);
+                self.feed.compact(revision);
+                self.counts.in_doubt.store(false, Ordering::Release);
+                self.answer(doubt, verdict).await;
+                return None;
             }
-            Ok(_) => {
-                tracing::error!("rows of the store were changed behind Claviger's back; nothing is committed any more");
-                false
+            Err(failed) => failed,
+        };
+        tracing::error!(error = %failed, "what became of a commit is not known yet");
+        for waiter in doubt.tried.iter_mut().filter_map(|(_, waiter)| waiter.take()) {
+            let _ = waiter.send(Err(doubt.error.clone().into()));
+        }
+        doubt.next = Instant::now() + doubt.pause;
+        doubt.pause = (doubt.pause * 2).min(LONGEST_PAUSE);
+        Some(doubt)
+    }
+
+    async fn find_out(&self, doubt: &Doubt) -> Result<(Contents, Verdict), Error> {
+        let ring = self.sealer.ring.read().clone();
+        let contents = load_and_blame(&*self.store, &ring, self.inline_limit).await?;
+        if contents.report.tampered && !self.accept_tampering {
+            return Err(Error::Internal("rows of the store were changed behind Claviger's back; nothing is committed any more".to_owned()));
+        }
+        let verdict = self.judge(doubt, &contents.head).await?;
+        if self.accept_tampering {
+            contents.accept(&*self.store, &self.sealer, self.clock.now()).await?;
+        }
+        Ok((contents, verdict))
+    }
+
+    async fn judge(&self, doubt: &Doubt, head: &Head) -> Result<Verdict, Error> {
+        let Some(Attempt { commit_id, before }) = doubt.attempt else { return Ok(Verdict::Fell) };
+        if commit_id == head.commit_id {
+            let limit = u32::try_from(doubt.tried.len()).unwrap_or(u32::MAX);
+            let changes = self.store.changes(before, limit).await?;
+            return Ok(Verdict::Stands(outcomes(doubt.tried.iter().map(|(row, _)| row), &changes)));
+        }
+        Ok(if head.revision == before { Verdict::Fell } else { Verdict::Unclear })
+    }
+
+    async fn answer(&self, doubt: Doubt, verdict: Verdict) {
+        let Doubt { tried, error, .. } = doubt;
+        match verdict {
+            Verdict::Stands(outcomes) => {
+                for ((row, waiter), outcome) in tried.into_iter().zip(outcomes) {
+                    let answer = outcome.revision().ok_or(Error::Conflict(Conflict::Changed));
+                    match (waiter, answer) {
+                        (Some(waiter), answer) => drop(waiter.send(answer)),
+                        (None, Ok(revision)) => self.record(&ChangeRow { revision, ..row }).await,
+                        (None, Err(_)) => {}
+                    }
+                }
             }
-            Err(error) => {
-                tracing::error!(%error, "what became of a commit is not known yet");
-                false
+            Verdict::Fell => {
+                let why = format!("the store failed, and nothing was changed: {error}");
+                tried.into_iter().filter_map(|(_, waiter)| waiter).for_each(|w| drop(w.send(Err(Error::Unavailable(why.clone())))));
             }
+            Verdict::Unclear => {
+                tried.into_iter().filter_map(|(_, waiter)| waiter).for_each(|w| drop(w.send(Err(error.clone().into()))));
+            }
+        }
+    }
+
+    /// Records a change that stands and that its caller was not told of: his own record says that it failed.
+    async fn record(&self, change: &ChangeRow) {
+        if let Err(error) = record_lost(&*self.sealer.audit, self.clock.now(), change).await {
+            tracing::error!(%error, "a change at {} has no record; the next start makes one", change.revision);
         }
     }
 }
 
-impl Committer {
-    async fn load(&self) -> Result<Contents, Error> {
-        let ring = self.sealer.ring.read().clone();
-        let contents = load_and_blame(&*self.store, &ring, self.inline_limit).await?;
-        if self.accept_tampering {
-            contents.accept(&*self.store, &self.sealer, self.clock.now()).await?;
-        }
-        Ok(contents)
-    }
+/// How each change of a commit that stands ended, by what the change table says: those that took place are in it, in order.
+fn outcomes<'a>(tried: impl Iterator<Item = &'a ChangeRow>, changes: &[ChangeRow]) -> Vec<CommitOutcome> {
+    let mut done = changes.iter().peekable();
+    tried
+        .map(|row| {
+            let is_it = |change: &&ChangeRow| **change == ChangeRow { revision: change.revision, ..row.clone() };
+            done.next_if(is_it).map_or(CommitOutcome::Conflict, |change| CommitOutcome::Done(change.revision))
+        })
+        .collect()
 }
 
 /// Answers changes that are not tried.
@@ -242,6 +359,12 @@ impl Engine {
     #[must_use]
     pub fn commit_counts(&self) -> CommitCounts {
         CommitCounts { commits: self.counts.commits.load(Ordering::Relaxed), writes: self.counts.writes.load(Ordering::Relaxed) }
+    }
+
+    /// Whether the store did not say what became of a commit: nothing is committed, and nothing that it touched is served.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.counts.in_doubt.load(Ordering::Acquire)
     }
 
     /// Hands a write to the committer and waits until it is durable and visible.

@@ -150,10 +150,11 @@ impl Feed {
     }
 
     /// Forgets everything and cuts everyone off: memory was read anew.
-    pub(crate) fn compact(&self) {
+    pub(crate) fn compact(&self, revision: Revision) {
         let mut index = self.0.lock();
         index.recent.clear();
-        index.forgotten = index.latest;
+        // Who asks for what came after an older revision has not been told of all of it.
+        (index.forgotten, index.latest) = (revision, revision);
         for slot in index.by_id.values().chain(index.by_prefix.values()).flatten() {
             slot.cut_off();
         }

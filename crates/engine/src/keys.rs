@@ -305,8 +305,10 @@ impl Engine {
         };
         let entry = Entry { meta: meta.clone(), revision: Revision::default(), digest: key_digest, sealed: vec![Arc::new(sealed)] };
         let _turn = self.turn(meta.id.as_str()).await;
-        if self.memory.read(|t| t.keys.contains_key(&meta.id)) {
-            return Err(Error::Conflict(Conflict::Exists));
+        match self.memory.read(|t| t.find(meta.id.as_str()).map(drop)) {
+            Err(Error::NotFound(_)) => {}
+            Err(unsure @ Error::Unavailable(_)) => return Err(unsure),
+            Ok(()) | Err(_) => return Err(Error::Conflict(Conflict::Exists)),
         }
         let revision = self.submit(write, Apply::Put(Box::new(entry))).await.map_err(|e| match e {
             Error::Conflict(_) => Error::Conflict(Conflict::Exists),

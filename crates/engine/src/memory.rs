@@ -1,12 +1,13 @@
 //! What is served: all keys' records in memory, sealed, replaced one by one as changes commit. Plaintext is never here.
 
-use crate::Error;
+use crate::{Error, Refusal};
 use ahash::AHashMap;
 use claviger_crypto::Tombstone;
 use claviger_domain::{Caller, Capabilities, KeyId, KeyMeta, Prefix, PrefixGrant, Revision, VersionId, VersionState, permits};
-use claviger_ports::{DigestDelta, Sealed};
+use claviger_ports::{DigestDelta, Sealed, Target};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// A key as served: its record and its sealed versions.
@@ -32,11 +33,13 @@ pub(crate) struct SealedVersion {
     pub(crate) digest: DigestDelta,
 }
 
-/// A row that does not authenticate, or a good one.
+/// A row that does not authenticate, one of which it is not known whether it still stands, or a good one.
 #[derive(Debug, Clone)]
 pub(crate) enum Slot {
     Good(Arc<Entry>),
     Damaged(Arc<str>),
+    /// With what stood before.
+    Doubtful(Arc<Entry>),
 }
 
 #[derive(Default)]
@@ -46,6 +49,8 @@ pub(crate) struct Tables {
     pub(crate) grants: BTreeMap<Prefix, Granted>,
     pub(crate) graves: AHashMap<KeyId, Arc<Grave>>,
     pub(crate) revision: Revision,
+    /// Prefixes of which it is not known whether the grants still stand; all keys below are doubtful, too.
+    pub(crate) doubtful: Vec<Prefix>,
 }
 
 /// The grants of a prefix as they are in force.
@@ -100,6 +105,26 @@ impl Tables {
         self.keys.insert(id, slot);
     }
 
+    /// From now on nothing is served that rests on `target`: it may have changed.
+    pub(crate) fn doubt(&mut self, target: &Target) {
+        match target {
+            Target::Key(id) => self.doubt_key(id),
+            Target::Prefix(prefix) => {
+                let from = self.order.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
+                let below: Vec<KeyId> = from.take_while(|id| prefix.covers(id)).cloned().collect();
+                below.iter().for_each(|id| self.doubt_key(id));
+                self.doubtful.push(prefix.clone());
+            }
+        }
+    }
+
+    fn doubt_key(&mut self, id: &KeyId) {
+        // Of a key that may have been made nothing was served and nothing is.
+        if let Some(Slot::Good(entry)) = self.keys.get(id) {
+            self.keys.insert(id.clone(), Slot::Doubtful(entry.clone()));
+        }
+    }
+
     pub(crate) fn remove(&mut self, id: &KeyId) {
         self.order.remove(id);
         self.keys.remove(id);
@@ -110,12 +135,18 @@ impl Tables {
         match self.keys.get(id) {
             Some(Slot::Good(entry)) => Ok(entry),
             Some(Slot::Damaged(why)) => Err(Error::Damaged { id: id.to_owned(), why: why.to_string() }),
+            Some(Slot::Doubtful(_)) => Err(in_doubt(id)),
             None => Err(Error::NotFound(format!("key `{id}`"))),
         }
     }
 
     /// As [`Tables::find`]; a former reader of a deleted key is told that it was deleted.
     pub(crate) fn find_for(&self, caller: &Caller, id: &str) -> Result<&Arc<Entry>, Error> {
+        if let Some(Slot::Doubtful(before)) = self.keys.get(id) {
+            // Who had no right before is told nothing else than before.
+            let is_unseen = self.permits(caller, before).is_empty();
+            return Err(if is_unseen { Error::Denied(Refusal::Unseen) } else { in_doubt(id) });
+        }
         let Some(grave) = self.graves.get(id).filter(|_| !self.keys.contains_key(id)) else {
             return self.find(id);
         };
@@ -124,6 +155,10 @@ impl Tables {
             None => self.find(id),
         }
     }
+}
+
+pub(crate) fn in_doubt(what: &str) -> Error {
+    Error::Unavailable(format!("the store does not say what became of a change that touches `{what}`; try again later"))
 }
 
 impl Memory {

@@ -2,7 +2,7 @@
 
 use crate::commit::Apply;
 use crate::keys::Precondition;
-use crate::memory::Tables;
+use crate::memory::{Tables, in_doubt};
 use crate::start::Engine;
 use crate::{Conflict, Error, Note, Refusal, Surface};
 use claviger_crypto::{add, negate};
@@ -32,10 +32,17 @@ impl Engine {
     /// Whether `caller` administers everything below `prefix`.
     ///
     /// # Errors
-    /// [`Error::Denied`] when not.
+    /// [`Error::Denied`] when not; [`Error::Unavailable`] while it is not known whether he still does.
     pub fn require_prefix_admin(&self, caller: &Caller, prefix: &Prefix) -> Result<(), Error> {
-        let rights = self.memory.read(|t| t.prefix_rights(caller, prefix));
-        if rights.contains(Capability::Admin) { Ok(()) } else { Err(Error::Denied(Refusal::Lacks(Capability::Admin))) }
+        let (rights, is_doubtful) = self.memory.read(|t| {
+            let reaches = |doubtful: &Prefix| prefix.as_str().starts_with(doubtful.as_str());
+            (t.prefix_rights(caller, prefix), t.doubtful.iter().any(reaches))
+        });
+        match rights.contains(Capability::Admin) {
+            true if is_doubtful => Err(in_doubt(prefix.as_str())),
+            true => Ok(()),
+            false => Err(Error::Denied(Refusal::Lacks(Capability::Admin))),
+        }
     }
 
     /// The prefix grants that `caller` administers.

@@ -11,7 +11,7 @@ use claviger_ports::{
     AuditError, AuditSink, BarrierRow, ChangeRow, DigestDelta, HeadError, HeadRow, HeadSealer, Loaded, LoadedVersion, Store, StoreError,
 };
 use futures::future::BoxFuture;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -387,7 +387,7 @@ impl Engine {
             ));
         }
         let ring = Arc::new(RwLock::new(Arc::new(ring)));
-        let sealer = Sealer { ring: ring.clone(), audit: audit.clone() };
+        let sealer = Sealer { ring: ring.clone(), audit: audit.clone(), last: Mutex::default() };
         if settings.accept_tampering {
             contents.accept(&*store, &sealer, clock.now()).await?;
         }
@@ -480,20 +480,21 @@ impl Engine {
             from = last.revision;
             let lost = page.iter().filter(|change| change.at >= since && !recorded.contains(&change.request_id));
             // All are queued before the first is awaited, so that they share syncs.
-            let kept: Vec<_> = lost.map(|change| self.keep_lost(change)).collect();
+            let kept: Vec<_> = lost.map(|change| record_lost(&*self.audit, self.now(), change)).collect();
             found += kept.len();
             for record in kept {
                 record.await?;
             }
         }
     }
+}
 
-    fn keep_lost(&self, change: &ChangeRow) -> BoxFuture<'static, Result<(), AuditError>> {
-        let reason = format!("{} by {} was committed and its record was lost", change.what, change.actor);
-        let subjects = [AuditSubject { key: &change.target, versions: &[] }];
-        let bare = Record::new(self.now(), change.request_id, "server", Action::Reconcile, Outcome::Ok);
-        self.audit.append(&Record { subjects: &subjects, reason: &reason, revision: Some(change.revision), ..bare })
-    }
+/// Records a change that stands without a record of its own.
+pub(crate) fn record_lost(audit: &dyn AuditSink, now: Timestamp, change: &ChangeRow) -> BoxFuture<'static, Result<(), AuditError>> {
+    let reason = format!("{} by {} was committed and its record was lost", change.what, change.actor);
+    let subjects = [AuditSubject { key: &change.target, versions: &[] }];
+    let bare = Record::new(now, change.request_id, "server", Action::Reconcile, Outcome::Ok);
+    audit.append(&Record { subjects: &subjects, reason: &reason, revision: Some(change.revision), ..bare })
 }
 
 #[cfg(test)]

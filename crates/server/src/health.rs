@@ -3,6 +3,7 @@
 use crate::http::{Connection, Head, Method, Refusal, Request, Response, Service};
 use crate::metrics::Metrics;
 use claviger_audit::{AuditLog, State};
+use claviger_engine::Engine;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct Health {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: Arc<AuditLog>,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) stopping: Arc<AtomicBool>,
 }
 
@@ -17,6 +19,9 @@ impl Health {
     fn ready(&self) -> Response {
         if self.stopping.load(Ordering::Relaxed) {
             return Response::text(503, "stopping\n");
+        }
+        if self.engine.is_in_doubt() {
+            return Response::text(503, "the store does not say what became of a change; changes are refused\n");
         }
         match self.log.health().state {
             State::Failed(_) | State::Closed => Response::text(503, "the audit log cannot be written; secrets are not served\n"),

@@ -388,7 +388,7 @@ pub async fn start(config: &Config, tokens: Option<TokenTable>, memory: String) 
     if let Some(address) = config.metrics {
         let listener = bind("metrics", address, Security::Plain, 1)?;
         metrics_address = Some(listener.address());
-        let health = Arc::new(Health { metrics, log: opened.log.clone(), stopping: stopping.clone() });
+        let health = Arc::new(Health { metrics, log: opened.log.clone(), engine: opened.engine.clone(), stopping: stopping.clone() });
         serving.push(serve(vec![listener], None, health, config.limits.clone(), shutdown.clone())?);
     }
     let files = roots.paths().chain([config.certificate.clone(), config.private_key.clone()]).collect::<Vec<_>>();

@@ -34,6 +34,12 @@ impl Faulty {
         *self.lost.lock() = Some(Box::new(is_lost));
     }
 
+    /// What becomes of the next commit, and whether the store can be read after it.
+    fn doom(&self, fate: Fate, is_readable: bool) {
+        *self.fate.lock() = Some(fate);
+        self.unreadable.store(!is_readable, Ordering::SeqCst);
+    }
+
     fn is_lost(&self, row: &Loaded) -> bool {
         self.lost.lock().as_ref().is_some_and(|is_lost| is_lost(row))
     }
@@ -145,4 +151,130 @@ async fn what_is_left_of_a_store_is_accepted_once_and_recorded() {
     assert!(matches!(next.engine.read(&alice, "test", "torn", Select::Active).await, Err(Error::Damaged { .. })));
     site.restart_with(accepting()).await.unwrap();
     assert_eq!(site.log.lines.lock().iter().filter(|l| l.contains("accept_tampering")).count(), 1);
+}
+
+/// Waits until the engine knows again what the store has.
+async fn settled(engine: &Engine) {
+    while engine.is_in_doubt() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_commit_of_unknown_outcome_hears_what_became_of_it() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    let before = site.create(&alice, "db", "old", &[]).await.unwrap().revision;
+    site.store.doom(Fate::Stands, true);
+    let added = site.engine.add_version(&alice, "test", "db", &version("new"), true, Precondition::Any).await.unwrap();
+    assert_eq!(added.revision, before.next());
+    assert_eq!(site.read_as(&alice, "db", Select::Primary).await.unwrap(), ["new"]);
+    assert_eq!(site.log.lines.lock().iter().filter(|l| *l == "alice add_version db ok").count(), 1);
+    site.store.doom(Fate::Falls, true);
+    let Err(Error::Unavailable(why)) = site.engine.add_version(&alice, "test", "db", &version("x"), true, Precondition::Any).await else {
+        panic!("it did not fail")
+    };
+    assert!(why.contains("nothing was changed"), "{why}");
+    assert_eq!(site.read_as(&alice, "db", Select::Primary).await.unwrap(), ["new"]);
+    assert!(!site.engine.is_in_doubt());
+    site.add(&alice, "db", "newest").await;
+    assert!(site.restart().await.unwrap().report.digest_matches);
+}
+
+#[tokio::test]
+async fn of_a_batch_that_stands_each_writer_hears_his_own_outcome() {
+    let site = Site::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let meta = site.create(&alice, "db", "x", &[]).await.unwrap().meta;
+    // Another server has changed the key meanwhile, which this one does not know: its own change conflicts.
+    let other = site.restart().await.unwrap().engine;
+    other.add_version(&alice, "test", "db", &version("y"), false, Precondition::Any).await.unwrap();
+    site.store.doom(Fate::Stands, true);
+    let is = Precondition::Is(meta.incarnation, meta.generation);
+    let changed = version("z");
+    let (lost, made) =
+        tokio::join!(site.engine.add_version(&alice, "test", "db", &changed, false, is), site.create(&bob, "other", "x", &[]),);
+    // Both were queued before the committer ran, so they went into one commit.
+    assert_eq!(lost.unwrap_err(), Error::Conflict(Conflict::Changed));
+    assert_eq!(made.unwrap().revision, site.engine.revision());
+    assert_eq!(site.read(&bob, "other").await.unwrap(), ["x"]);
+}
+
+#[tokio::test]
+async fn what_an_unknown_commit_touches_is_not_served_until_it_is_known() {
+    let site = Site::new().await;
+    let (alice, bob, eve) = (user("alice"), user("bob"), user("eve"));
+    for id in ["db", "other", "team/a", "team/b"] {
+        site.create(&alice, id, "x", &[("user:bob", read_only().capabilities())]).await.unwrap();
+    }
+    site.store.doom(Fate::Stands, false);
+    assert!(matches!(site.set(&alice, "db", "user:bob", Capabilities::NONE).await, Err(Error::Unavailable(_))));
+    assert!(site.engine.is_in_doubt());
+    assert!(matches!(site.read(&bob, "db").await, Err(Error::Unavailable(_))));
+    assert_eq!(site.read(&eve, "db").await.unwrap_err(), Error::Denied(Refusal::Unseen));
+    assert_eq!(site.read(&bob, "other").await.unwrap(), ["x"]);
+    assert!(matches!(site.create(&alice, "db", "x", &[]).await, Err(Error::Unavailable(_))));
+    assert!(matches!(site.create(&alice, "new", "x", &[]).await, Err(Error::Unavailable(_))));
+    site.store.unreadable.store(false, Ordering::SeqCst);
+    settled(&site.engine).await;
+    assert_eq!(site.read(&bob, "db").await.unwrap_err(), Error::Denied(Refusal::Unseen));
+    // His own record says that it failed; that it stands is recorded, too.
+    assert_eq!(site.log.lines.lock().iter().filter(|l| *l == "- reconcile db ok").count(), 1);
+
+    site.store.doom(Fate::Falls, false);
+    assert!(site.grant("team/", &[("user:carol", Preset::Admin.capabilities())], false).await.is_err());
+    for id in ["team/a", "team/b"] {
+        assert!(matches!(site.read(&bob, id).await, Err(Error::Unavailable(_))));
+    }
+    assert_eq!(site.read(&bob, "other").await.unwrap(), ["x"]);
+    let team = Prefix::parse("team/").unwrap();
+    assert!(matches!(site.engine.prefix(&user("root"), "test", &team).await, Err(Error::Unavailable(_))));
+    site.store.unreadable.store(false, Ordering::SeqCst);
+    settled(&site.engine).await;
+    assert_eq!(site.read(&bob, "team/a").await.unwrap(), ["x"]);
+    assert_eq!(site.log.lines.lock().iter().filter(|l| l.contains("reconcile")).count(), 1);
+    assert!(site.restart().await.unwrap().report.digest_matches);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_read_is_asked_less_and_less_often() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    site.create(&alice, "db", "x", &[]).await.unwrap();
+    let loads = site.store.loads.load(Ordering::SeqCst);
+    site.store.doom(Fate::Stands, false);
+    for _ in 0..40 {
+        assert!(site.engine.add_version(&alice, "test", "db", &version("y"), false, Precondition::Any).await.is_err());
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+    }
+    let asked = site.store.loads.load(Ordering::SeqCst) - loads;
+    assert!((2..=4).contains(&asked), "{asked} loads");
+}
+
+#[tokio::test]
+async fn a_follower_from_before_a_doubtful_commit_is_told_to_read_anew() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    let before = site.create(&alice, "db", "x", &[]).await.unwrap().revision;
+    site.store.doom(Fate::Stands, true);
+    site.add(&alice, "db", "y").await;
+    let scope = WatchScope { ids: vec![KeyId::parse("db").unwrap()], prefixes: vec![] };
+    let mut back = site.engine.watch(&alice, "test", scope, Some(before)).await.unwrap();
+    assert!(back.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_reload_names_the_version_that_was_lost_and_serves_the_other_keys() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    for id in ["kept", "torn"] {
+        site.create(&alice, id, "x", &[]).await.unwrap();
+    }
+    let lost = site.add(&alice, "torn", "lost").await;
+    site.store.lose(move |row| matches!(row, Loaded::Version(v) if v.version == lost));
+    site.store.doom(Fate::Stands, true);
+    site.add(&alice, "kept", "y").await;
+    let Err(Error::Damaged { id, why }) = site.read(&alice, "torn").await else { panic!("it is served") };
+    assert_eq!((id.as_str(), why), ("torn", format!("version {lost}: its data is missing")));
+    assert_eq!(site.read(&alice, "kept").await.unwrap(), ["x", "y"]);
 }
