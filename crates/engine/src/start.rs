@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashSet;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// What a site may set.
 #[derive(Debug, Clone)]
@@ -62,6 +62,8 @@ pub struct Engine {
     pub(crate) counts: Arc<crate::commit::Counts>,
     /// Writers of one key take turns, so that they do not make each other start again.
     pub(crate) turns: Box<[tokio::sync::Mutex<()>]>,
+    /// Rotations of the barrier take turns.
+    rotation: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What a scan of every row found.
@@ -410,7 +412,7 @@ impl Engine {
         };
         let committer = tokio::spawn(committer.run());
         let turns = (0..1024).map(|_| tokio::sync::Mutex::new(())).collect();
-        let engine = Arc::new(Self { settings, clock, store, audit, ring, memory, feed, queue, counts, turns });
+        let engine = Arc::new(Self { settings, clock, store, audit, ring, memory, feed, queue, counts, turns, rotation: Arc::default() });
         Ok(Started { engine, report, committer })
     }
 
@@ -458,11 +460,30 @@ impl Engine {
     /// # Errors
     /// When a root does not wrap it or the store does not keep it; then the old one stays in use.
     pub async fn rotate_barrier(&self, roots: &[&dyn RootOfTrust]) -> Result<Vec<BarrierRow>, Error> {
-        let _turn = self.turns[0].lock().await;
-        let (ring, added) = self.ring().rotate(roots, self.now()).await.map_err(|e: CryptoError| Error::Unavailable(e.to_string()))?;
-        self.store.add_barriers(&added).await?;
-        *self.ring.write() = Arc::new(ring);
-        Ok(added)
+        let turn = self.rotation.clone().lock_owned().await;
+        self.adopt_barriers(roots).await?;
+        let (ring, added) = self.ring().rotate(roots, self.now()).await.map_err(unavailable)?;
+        let rotation = Rotation { store: self.store.clone(), ring: self.ring.clone(), audit: self.audit.clone(), now: self.now() };
+        let (done, answer) = oneshot::channel();
+        // Not given up when the caller goes away: the store would have a key that the ring does not.
+        tokio::spawn(async move {
+            let kept = rotation.keep(ring, added).await;
+            drop(turn);
+            if let Err(Ok(added)) = done.send(kept) {
+                rotation.record(&added).await;
+            }
+        });
+        answer.await.map_err(|_| Error::Unavailable("the server stopped before the rotation was confirmed".to_owned()))?
+    }
+
+    /// Takes barrier keys into use that the store has and the ring has not: an earlier rotation's whose outcome was unknown.
+    async fn adopt_barriers(&self, roots: &[&dyn RootOfTrust]) -> Result<(), Error> {
+        let rows = settled_barriers(&*self.store).await?;
+        let is_newer = rows.iter().any(|row| row.version > self.ring().version());
+        if is_newer {
+            *self.ring.write() = Arc::new(KeyRing::open(&rows, roots).await.map_err(unavailable)?);
+        }
+        Ok(())
     }
 
     /// Records changes that are in the store and whose audit record was lost, by a crash between commit and record or by a
@@ -485,6 +506,51 @@ impl Engine {
             for record in kept {
                 record.await?;
             }
+        }
+    }
+}
+
+fn unavailable(error: CryptoError) -> Error {
+    Error::Unavailable(error.to_string())
+}
+
+/// The barrier rows as they will stay: asking for the head settles a commit of unknown outcome first.
+async fn settled_barriers(store: &dyn Store) -> Result<Vec<BarrierRow>, StoreError> {
+    store.head().await?;
+    store.barriers().await
+}
+
+/// A rotation's last steps, which nobody can interrupt.
+struct Rotation {
+    store: Arc<dyn Store>,
+    ring: Arc<RwLock<Arc<KeyRing>>>,
+    audit: Arc<dyn AuditSink>,
+    now: Timestamp,
+}
+
+impl Rotation {
+    async fn keep(&self, ring: KeyRing, added: Vec<BarrierRow>) -> Result<Vec<BarrierRow>, Error> {
+        if let Err(error) = self.store.add_barriers(&added).await {
+            if !matches!(error, StoreError::Unknown(_)) {
+                return Err(error.into());
+            }
+            let rows = settled_barriers(&*self.store).await?;
+            if !added.iter().all(|row| rows.contains(row)) {
+                return Err(error.into());
+            }
+        }
+        *self.ring.write() = Arc::new(ring);
+        Ok(added)
+    }
+
+    /// Records a rotation whose caller has gone away.
+    async fn record(&self, added: &[BarrierRow]) {
+        let version = added.first().map_or(0, |row| row.version);
+        let reason = format!("barrier key {version}; who asked for it did not wait for the answer");
+        let request = RequestId(u128::from_be_bytes(random()));
+        let bare = Record::new(self.now, request, "server", Action::RotateBarrier, Outcome::Ok);
+        if let Err(error) = self.audit.append(&Record { reason: &reason, ..bare }).await {
+            tracing::error!(%error, "{reason}; it is not recorded");
         }
     }
 }

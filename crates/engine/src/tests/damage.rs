@@ -111,7 +111,15 @@ impl Store for Faulty {
     }
 
     fn add_barriers<'a>(&'a self, rows: &'a [BarrierRow]) -> BoxFuture<'a, Result<(), StoreError>> {
-        self.inner.add_barriers(rows)
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            let fate = self.fate.lock().take();
+            if fate != Some(Fate::Falls) {
+                self.inner.add_barriers(rows).await?;
+            }
+            tokio::task::yield_now().await;
+            if fate.is_none() { Ok(()) } else { Err(StoreError::Unknown("the answer is lost".into())) }
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -277,4 +285,30 @@ async fn a_reload_names_the_version_that_was_lost_and_serves_the_other_keys() {
     let Err(Error::Damaged { id, why }) = site.read(&alice, "torn").await else { panic!("it is served") };
     assert_eq!((id.as_str(), why), ("torn", format!("version {lost}: its data is missing")));
     assert_eq!(site.read(&alice, "kept").await.unwrap(), ["x", "y"]);
+}
+
+#[tokio::test]
+async fn a_rotation_whose_caller_goes_away_is_done_and_recorded() {
+    let site = Site::new().await;
+    assert!(futures::FutureExt::now_or_never(site.engine.rotate_barrier(&[&site.root])).is_none());
+    site.engine.rotate_barrier(&[&site.root]).await.unwrap();
+    assert_eq!(site.engine.barrier_versions(), (3, vec![1, 2, 3]));
+    assert_eq!(site.log.lines.lock().iter().filter(|l| *l == "- rotate_barrier  ok").count(), 1);
+}
+
+#[tokio::test]
+async fn a_rotation_of_unknown_outcome_is_found_out_and_blocks_no_later_one() {
+    let site = Site::new().await;
+    site.store.doom(Fate::Stands, true);
+    site.engine.rotate_barrier(&[&site.root]).await.unwrap();
+    site.store.doom(Fate::Falls, true);
+    assert!(site.engine.rotate_barrier(&[&site.root]).await.is_err());
+    assert_eq!(site.engine.barrier_versions(), (2, vec![1, 2]));
+    // As another process's, or one that was cut off by a crash of the task.
+    let (_, rows) = ring(&*site.store, &site.root).await.rotate(&[&site.root], Timestamp(5)).await.unwrap();
+    site.store.inner.add_barriers(&rows).await.unwrap();
+    site.engine.rotate_barrier(&[&site.root]).await.unwrap();
+    assert_eq!(site.engine.barrier_versions(), (4, vec![1, 2, 3, 4]));
+    site.create(&user("alice"), "db", "x", &[]).await.unwrap();
+    assert!(site.restart().await.unwrap().report.digest_matches);
 }
