@@ -4,7 +4,7 @@
 use crate::*;
 mod damage;
 
-use self::damage::Faulty;
+use self::damage::{Fate, Faulty};
 use claviger_crypto::{FileRoot, KeyRing};
 use claviger_domain::audit::Record;
 use claviger_domain::*;
@@ -327,6 +327,25 @@ async fn a_follower_is_told_of_changes_revocations_and_deletion() {
     }
     assert_eq!(follow[2].2, Vec::<&str>::new(), "a stranger is told nothing");
     assert!(follow[0].2.contains(&"revoked"), "{:?}", follow[0].2);
+}
+
+#[tokio::test]
+async fn a_follower_hears_of_a_commit_whose_answer_was_lost_and_then_goes_on() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    site.create(&alice, "db", "x", &[]).await.unwrap();
+    let scope = WatchScope { ids: vec![KeyId::parse("db").unwrap()], prefixes: vec![] };
+    let before = site.engine.revision();
+    site.store.doom(Fate::Stands, true);
+    site.add(&alice, "db", "y").await;
+    let after = site.engine.revision();
+    assert_eq!(after.number, before.number + 1);
+    let mut missed = site.engine.watch(&alice, "test", scope.clone(), Some(before)).await.unwrap();
+    assert!(missed.next().await.is_none());
+    let mut resumed = site.engine.watch(&alice, "test", scope, Some(after)).await.unwrap();
+    assert_eq!(resumed.caught_up(), Some(after));
+    site.add(&alice, "db", "z").await;
+    assert_eq!(resumed.next().await.unwrap().revision.number, after.number + 1);
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ impl Faulty {
     }
 
     /// What becomes of the next commit, and whether the store can be read after it.
-    fn doom(&self, fate: Fate, is_readable: bool) {
+    pub(super) fn doom(&self, fate: Fate, is_readable: bool) {
         *self.fate.lock() = Some(fate);
         self.unreadable.store(!is_readable, Ordering::SeqCst);
     }
