@@ -569,7 +569,7 @@ impl Engine {
             if destroyed.contains(&old.version) {
                 delta = add(delta, negate(old.digest));
             } else {
-                sealed.push(self.served_again(&meta, old, key).await?);
+                sealed.push(self.served_again(&before.meta, &meta, old, key).await?);
             }
         }
         for row in &added {
@@ -587,10 +587,18 @@ impl Engine {
         Ok((write, Entry { meta, revision: Revision::default(), digest, sealed }))
     }
 
-    /// A version that becomes active again has its data in the store only; it is brought back to memory.
-    async fn served_again(&self, meta: &KeyMeta, old: &Arc<SealedVersion>, key: &KeyRef) -> Result<Arc<SealedVersion>, Error> {
-        let active = meta.versions.find(old.version).is_some_and(|v| v.state == VersionState::Active);
-        if old.data.is_some() || !active {
+    /// A version that becomes active again has its data in the store only; it is brought back to memory. Large data of one
+    /// that was active all along is not in memory either, and stays where it is.
+    async fn served_again(
+        &self,
+        before: &KeyMeta,
+        after: &KeyMeta,
+        old: &Arc<SealedVersion>,
+        key: &KeyRef,
+    ) -> Result<Arc<SealedVersion>, Error> {
+        let is_in = |meta: &KeyMeta, state| meta.versions.find(old.version).is_some_and(|v| v.state == state);
+        let comes_back = is_in(before, VersionState::Inactive) && is_in(after, VersionState::Active);
+        if !comes_back || old.data.is_some() {
             return Ok(old.clone());
         }
         let (_, data) = self.stored(key, old.version).await?;

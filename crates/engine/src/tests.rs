@@ -533,6 +533,20 @@ async fn large_data_is_read_from_the_store() {
 }
 
 #[tokio::test]
+async fn an_edit_reads_no_large_data_except_of_a_version_that_becomes_active_again() {
+    let site = Site::with(Settings { inline_limit: 8, ..Settings::default() }).await;
+    let alice = user("alice");
+    let long = "x".repeat(5000);
+    site.create(&alice, "db", &long, &[]).await.unwrap();
+    let second = site.add(&alice, "db", &long).await;
+    site.set(&alice, "db", "user:bob", read_only().capabilities()).await.unwrap();
+    site.engine.transition(&alice, "test", "db", second, Transition::Deactivate, Precondition::Any).await.unwrap();
+    assert_eq!(site.store.versions_read.load(Ordering::SeqCst), 0);
+    site.engine.transition(&alice, "test", "db", second, Transition::Reactivate, Precondition::Any).await.unwrap();
+    assert_eq!(site.store.versions_read.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
 async fn what_is_left_of_the_audit_logs_space_is_for_reads() {
     let site = Site::new().await;
     let alice = user("alice");
