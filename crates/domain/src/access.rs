@@ -88,7 +88,7 @@ pub fn authorize<'a, C: cap::Kind>(
         let using = Capabilities::USE.contains(wanted);
         return if using { Err(Denied::Lacks(wanted)) } else { Ok(permit()) };
     }
-    let all = prefixes.into_iter().fold(of_key, |sum, p| sum.union(worth(key, rights(&p.acl, caller))));
+    let all = prefixes.into_iter().fold(of_key, |sum, p| sum.union(worth(key.separate_duties, rights(&p.acl, caller))));
     match all {
         all if all.contains(wanted) => Ok(permit()),
         all if on_key(all).is_empty() => Err(Denied::Unseen),
@@ -97,8 +97,19 @@ pub fn authorize<'a, C: cap::Kind>(
 }
 
 /// Everything `caller` may do on `key`.
-pub fn permits<'a>(caller: &'a Caller, key: &'a KeyMeta, prefixes: impl IntoIterator<Item = &'a PrefixGrant>) -> Capabilities {
-    explain(caller, key, prefixes).iter().fold(Capabilities::NONE, |sum, r| sum.union(r.counts))
+pub fn permits<'a>(caller: &Caller, key: &KeyMeta, prefixes: impl IntoIterator<Item = &'a PrefixGrant>) -> Capabilities {
+    permits_by(caller, &key.acl, key.separate_duties, prefixes)
+}
+
+/// As [`permits`], for a key of which only this is known: its own list, and whether its duties are separate.
+pub fn permits_by<'a>(
+    caller: &Caller,
+    acl: &Acl,
+    separate_duties: bool,
+    prefixes: impl IntoIterator<Item = &'a PrefixGrant>,
+) -> Capabilities {
+    let add = |sum: Capabilities, p: &PrefixGrant| sum.union(worth(separate_duties, rights(&p.acl, caller)));
+    on_key(prefixes.into_iter().fold(rights(acl, caller), add))
 }
 
 /// Each grant that reaches `caller` on `key` and what it is worth there. The sum of what counts is what [`authorize`] goes by.
@@ -106,7 +117,7 @@ pub fn explain<'a>(caller: &'a Caller, key: &'a KeyMeta, prefixes: impl IntoIter
     let own = key.acl.reaching(caller).map(|grant| PrefixRights { prefix: None, grant, counts: on_key(grant.capabilities) });
     let from_prefixes = prefixes.into_iter().flat_map(|p| {
         // By all that the prefix gives him: rights split over several entries are worth no more than in one.
-        let counting = on_key(worth(key, rights(&p.acl, caller)));
+        let counting = on_key(worth(key.separate_duties, rights(&p.acl, caller)));
         let part =
             move |grant: &'a Grant| PrefixRights { prefix: Some(&p.prefix), grant, counts: grant.capabilities.intersection(counting) };
         p.acl.reaching(caller).map(part)
@@ -128,10 +139,10 @@ fn rights(acl: &Acl, caller: &Caller) -> Capabilities {
     acl.grants().iter().filter(reach).fold(Capabilities::NONE, |sum, g| sum.union(g.capabilities))
 }
 
-/// What a prefix's grant is worth on `key`: where duties are separate, who administers from above uses nothing.
-fn worth(key: &KeyMeta, granted: Capabilities) -> Capabilities {
+/// What a prefix's grant is worth on a key: where duties are separate, who administers from above uses nothing.
+fn worth(separate_duties: bool, granted: Capabilities) -> Capabilities {
     let administers = granted.contains(Capability::Admin);
-    if key.separate_duties && administers { granted.minus(Capabilities::USE) } else { granted }
+    if separate_duties && administers { granted.minus(Capabilities::USE) } else { granted }
 }
 
 /// What of a set says something about a key that is there: who may create others may not know of it for that.

@@ -2,6 +2,7 @@
 
 use crate::{Caller, Capabilities, Capability, Identity, MAX_PRINCIPAL, Principal};
 use std::net::IpAddr;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// What one principal may do.
@@ -18,9 +19,10 @@ pub const MAX_GRANTS: usize = 4096;
 /// Bytes that the ids of one list's principals have at most, all together.
 pub const MAX_GRANTED_BYTES: usize = 1 << 20;
 
-/// Grants in the order they were made; each principal stands once and with at least one capability.
+/// Grants in the order they were made; each principal stands once and with at least one capability. Clones share them: the
+/// feed keeps the lists of many changes, most of which did not touch them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Acl(Vec<Grant>);
+pub struct Acl(Arc<[Grant]>);
 
 /// Why a list is no ACL.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -76,7 +78,7 @@ impl Acl {
                 return Err(AclError::Duplicate(grant.principal.clone()));
             }
         }
-        Ok(Self(grants))
+        Ok(Self(grants.into()))
     }
 
     /// Whether the list is short enough to be written: each change of it is recorded whole, before and after.
@@ -103,15 +105,16 @@ impl Acl {
 
     /// This list after one entry is set: replaced in place, appended, or removed when `capabilities` is empty.
     #[must_use]
-    pub fn set(mut self, principal: Principal, capabilities: Capabilities) -> Self {
+    pub fn set(self, principal: Principal, capabilities: Capabilities) -> Self {
         let at = self.0.iter().position(|g| g.principal == principal);
+        let mut grants = self.0.to_vec();
         match at {
-            Some(i) if capabilities.is_empty() => drop(self.0.remove(i)),
-            Some(i) => self.0[i].capabilities = capabilities,
-            None if capabilities.is_empty() => {}
-            None => self.0.push(Grant { principal, capabilities }),
+            Some(i) if capabilities.is_empty() => drop(grants.remove(i)),
+            Some(i) => grants[i].capabilities = capabilities,
+            None if capabilities.is_empty() => return self,
+            None => grants.push(Grant { principal, capabilities }),
         }
-        self
+        Self(grants.into())
     }
 
     /// What stands in the entry of just this principal.
@@ -192,7 +195,6 @@ mod tests {
     use super::*;
     use crate::{Preset, Proven, RequestId};
     use proptest::prelude::*;
-    use std::sync::Arc;
 
     fn grant(principal: &str, capabilities: Capabilities) -> Grant {
         Grant { principal: principal.parse().unwrap(), capabilities }

@@ -15,7 +15,7 @@ mod secret;
 mod spiffe;
 mod version;
 
-pub use access::{Denied, ExternalAllow, Permit, PrefixRights, authorize, explain, may_create, permits};
+pub use access::{Denied, ExternalAllow, Permit, PrefixRights, authorize, explain, may_create, permits, permits_by};
 pub use acl::{Acl, AclError, AclTooLong, Grant, MAX_GRANTED_BYTES, MAX_GRANTS, RightsError, check_rights_change};
 pub use caller::{Caller, Proven, RequestId};
 pub use capability::{Capabilities, Capability, Preset, cap};

@@ -1,6 +1,6 @@
 //! Group commit: writes that wait together commit together, become visible in revision order, and are then answered.
 
-use crate::feed::{Event, Subject};
+use crate::feed::{Event, KeyState, Subject};
 use crate::memory::{Entry, Granted, Grave, Memory, Slot};
 use crate::start::{Contents, Engine, load_and_blame, record_lost};
 use crate::{Conflict, Error};
@@ -323,19 +323,24 @@ fn apply_to(tables: &mut crate::memory::Tables, apply: Apply, revision: Revision
     let subject = match apply {
         Apply::Put(entry) => {
             let id = entry.meta.id.clone();
-            let mut entry = Entry { revision, ..*entry };
-            entry.slim(inline_limit);
-            let after = Arc::new(entry);
             let before = good(tables, &id);
-            tables.put(id.clone(), Slot::Good(after.clone()));
-            Subject::Key { id, before, after: Some(after) }
+            let born = before.as_ref().filter(|b| b.meta.incarnation == entry.meta.incarnation).map_or(revision, |b| b.born);
+            let mut entry = Entry { revision, born, ..*entry };
+            entry.slim(inline_limit);
+            let after = KeyState::of(&entry.meta);
+            tables.put(id.clone(), Slot::Good(Arc::new(entry)));
+            let before = before.map(|b| KeyState::of(&b.meta));
+            Subject::Key { grants: tables.covering_now(&id), id, before, after: Some(after) }
         }
         Apply::Delete(tombstone) => {
             let id = tombstone.key.id.clone();
             let before = good(tables, &id);
             tables.remove(&id);
-            tables.graves.insert(id.clone(), Arc::new(Grave { tombstone: *tombstone, revision }));
-            Subject::Key { id, before, after: None }
+            let known = tables.graves.get(&id).map(|g| g.born).or(before.as_ref().map(|b| b.born));
+            let grave = Grave { tombstone: *tombstone, revision, born: known.unwrap_or_default() };
+            tables.graves.insert(id.clone(), Arc::new(grave));
+            let before = before.map(|b| KeyState::of(&b.meta));
+            Subject::Key { grants: tables.covering_now(&id), id, before, after: None }
         }
         Apply::PutGrant(grant, digest) => {
             let after = Arc::new(*grant);

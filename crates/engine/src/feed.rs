@@ -4,8 +4,7 @@
 //! A subscription sees every change in its scope after its start, in order, or is told that it was cut off. Publishing
 //! costs what the followers of the changed keys cost, not what all followers cost.
 
-use crate::memory::{Entry, Tables};
-use claviger_domain::{Caller, Capability, KeyId, Prefix, PrefixGrant, Revision};
+use claviger_domain::{Acl, KeyId, KeyMeta, Prefix, PrefixGrant, Revision};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -35,9 +34,11 @@ pub enum Subject {
         /// Its id.
         id: KeyId,
         /// Before; none when it was created.
-        before: Option<Arc<Entry>>,
+        before: Option<KeyState>,
         /// After; none when it was deleted.
-        after: Option<Arc<Entry>>,
+        after: Option<KeyState>,
+        /// The grants on prefixes that covered it then.
+        grants: Vec<Arc<PrefixGrant>>,
     },
     /// Rights below a prefix.
     Prefix {
@@ -48,6 +49,18 @@ pub enum Subject {
         /// After.
         after: Option<Arc<PrefixGrant>>,
     },
+}
+
+/// What an event remembers of a key: enough to judge who is told what. Never its data, not even sealed: thousands of events
+/// are kept, and a destroyed version must not live on in them.
+#[derive(Debug)]
+pub struct KeyState {
+    /// Its own list.
+    pub acl: Acl,
+    /// Whether managing and using are different people's.
+    pub separate_duties: bool,
+    /// Its incarnation and generation.
+    pub etag: (u64, u64),
 }
 
 /// What a follower is told.
@@ -94,10 +107,36 @@ pub struct WatchScope {
     pub prefixes: Vec<Prefix>,
 }
 
+impl KeyState {
+    pub(crate) fn of(meta: &KeyMeta) -> Self {
+        Self { acl: meta.acl.clone(), separate_duties: meta.separate_duties, etag: (meta.incarnation.0, meta.generation.0) }
+    }
+}
+
 impl WatchScope {
+    /// Sorted, nothing twice, and no prefix below another.
+    fn in_order(mut self) -> Self {
+        self.ids.sort_unstable();
+        self.ids.dedup();
+        self.prefixes.sort_unstable();
+        // What is below a prefix follows it at once.
+        self.prefixes.dedup_by(|next, kept| next.as_str().starts_with(kept.as_str()));
+        self
+    }
+
     fn covers(&self, id: &KeyId) -> bool {
         self.ids.binary_search(id).is_ok() || self.prefixes.iter().any(|p| p.covers(id))
     }
+
+    /// Whether something in it is below `prefix`, or may be.
+    fn meets(&self, prefix: &Prefix) -> bool {
+        self.ids.iter().any(|id| prefix.covers(id)) || self.prefixes.iter().any(|p| is_related(p, prefix))
+    }
+}
+
+/// Whether one is below the other.
+fn is_related(one: &Prefix, other: &Prefix) -> bool {
+    one.as_str().starts_with(other.as_str()) || other.as_str().starts_with(one.as_str())
 }
 
 #[derive(Default)]
@@ -165,9 +204,8 @@ impl Feed {
     }
 
     /// Follows `scope` from after `since` (or from now).
-    pub(crate) fn subscribe(self: &Arc<Self>, mut scope: WatchScope, since: Option<Revision>) -> Subscription {
-        scope.ids.sort_unstable();
-        scope.ids.dedup();
+    pub(crate) fn subscribe(self: &Arc<Self>, scope: WatchScope, since: Option<Revision>) -> Subscription {
+        let scope = scope.in_order();
         let slot = Arc::new(Slot::default());
         let mut index = self.0.lock();
         let started = index.latest;
@@ -190,8 +228,10 @@ impl Index {
                 of_id.chain(of_prefixes).for_each(|slot| slot.push(&event));
             }
             // Rights below a prefix can change what any follower of keys there may see; such changes are rare.
-            Subject::Prefix { .. } => {
-                self.by_id.values().chain(self.by_prefix.values()).flatten().for_each(|slot| slot.push(&event));
+            Subject::Prefix { prefix, .. } => {
+                let of_ids = self.by_id.iter().filter(|(id, _)| prefix.covers(id)).map(|(_, slots)| slots);
+                let of_prefixes = self.by_prefix.iter().filter(|(p, _)| is_related(p, prefix)).map(|(_, slots)| slots);
+                of_ids.chain(of_prefixes).flatten().for_each(|slot| slot.push(&event));
             }
         }
     }
@@ -214,7 +254,7 @@ impl Index {
         for event in missed {
             let relevant = match &event.subject {
                 Subject::Key { id, .. } => scope.covers(id),
-                Subject::Prefix { .. } => true,
+                Subject::Prefix { prefix, .. } => scope.meets(prefix),
             };
             if relevant {
                 slot.push(event);
@@ -327,67 +367,13 @@ impl Drop for Subscription {
     }
 }
 
-/// What `caller`, who follows `scope`, is told of `event`.
-pub(crate) fn tell(event: &Event, scope: &WatchScope, caller: &Caller, tables: &Tables) -> Vec<Told> {
-    let revision = event.revision;
-    match &event.subject {
-        Subject::Key { id, before, after } => {
-            let could = before.as_ref().is_some_and(|e| tables.permits(caller, e).contains(Capability::Read));
-            let can = after.as_ref().map(|e| (e, tables.permits(caller, e)));
-            let told = match can {
-                None if could => Told::Deleted { id: id.clone(), revision },
-                Some((_, rights)) if could && !rights.contains(Capability::Read) => Told::Revoked { id: id.clone(), revision },
-                Some((e, rights)) if !rights.is_empty() => {
-                    let etag = (e.meta.incarnation.0, e.meta.generation.0);
-                    Told::Changed { id: id.clone(), revision, etag, what: event.what }
-                }
-                _ => return Vec::new(),
-            };
-            vec![told]
-        }
-        Subject::Prefix { prefix, before, .. } => tell_prefix(prefix, before.as_deref(), revision, scope, caller, tables),
-    }
-}
-
-/// A change of a prefix's rights can take keys away without touching them.
-fn tell_prefix(
-    prefix: &Prefix,
-    before: Option<&PrefixGrant>,
-    revision: Revision,
-    scope: &WatchScope,
-    caller: &Caller,
-    tables: &Tables,
-) -> Vec<Told> {
-    let Some(before) = before else { return Vec::new() };
-    let lost = |id: &KeyId| {
-        let entry = tables.find(id.as_str()).ok()?;
-        let others = tables.covering(id).filter(|g| g.prefix != *prefix);
-        let could = claviger_domain::permits(caller, &entry.meta, others.chain([before]));
-        let can = tables.permits(caller, entry);
-        (could.contains(Capability::Read) && !can.contains(Capability::Read)).then(|| Told::Revoked { id: id.clone(), revision })
-    };
-    let single = scope.ids.iter().filter(|id| prefix.covers(id));
-    let below = scope.prefixes.iter().flat_map(|p| {
-        let wider = if p.as_str().len() > prefix.as_str().len() { p } else { prefix };
-        tables
-            .order
-            .range::<str, _>((std::ops::Bound::Included(wider.as_str()), std::ops::Bound::Unbounded))
-            .take_while(|id| wider.covers(id))
-            .filter(move |id| p.covers(id))
-    });
-    let mut told: Vec<_> = single.chain(below).filter_map(lost).collect();
-    told.sort_by(|a, b| format!("{a:?}").cmp(&format!("{b:?}")));
-    told.dedup();
-    told
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn event(number: u64, id: &str) -> Event {
-        let subject = Subject::Key { id: KeyId::parse(id).unwrap(), before: None, after: None };
+        let subject = Subject::Key { id: KeyId::parse(id).unwrap(), before: None, after: None, grants: Vec::new() };
         Event { revision: Revision { epoch: 1, number }, what: "create", subject }
     }
 

@@ -7,8 +7,9 @@ use crate::{Conflict, Error, Note, Refusal, Surface};
 use claviger_crypto::{Tombstone, add, negate, random};
 use claviger_domain::audit::{Action, Outcome, Record, RightsChange, Subject};
 use claviger_domain::{
-    Acl, Caller, Capabilities, Capability, Created, Generation, Incarnation, KeyId, KeyKind, KeyMeta, KeyRef, Labels, Permit, Preset,
-    Principal, Revision, SecretBytes, Timestamp, Transition, Version, VersionId, VersionState, Versions, authorize, cap, may_create,
+    Acl, Caller, Capabilities, Capability, Created, Generation, Incarnation, KeyId, KeyKind, KeyMeta, KeyRef, Labels, Permit, PrefixGrant,
+    Preset, Principal, Revision, SecretBytes, Timestamp, Transition, Version, VersionId, VersionState, Versions, authorize, cap,
+    may_create,
 };
 use claviger_ports::{Change, DigestDelta, Effect, Expected, Sealed, Target, VersionRow, Write};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -303,7 +304,13 @@ impl Engine {
             effect: Effect::PutKey { row, added: vec![data], destroyed: Vec::new() },
             change: self.change(caller, Action::Create),
         };
-        let entry = Entry { meta: meta.clone(), revision: Revision::default(), digest: key_digest, sealed: vec![Arc::new(sealed)] };
+        let entry = Entry {
+            meta: meta.clone(),
+            revision: Revision::default(),
+            born: Revision::default(),
+            digest: key_digest,
+            sealed: vec![Arc::new(sealed)],
+        };
         let _turn = self.turn(meta.id.as_str()).await;
         match self.memory.read(|t| t.find(meta.id.as_str()).map(drop)) {
             Err(Error::NotFound(_)) => {}
@@ -467,7 +474,8 @@ impl Engine {
             }
             let ring = self.ring();
             let deleted = Created { at: self.now(), by: caller.name().into() };
-            let tombstone = Tombstone { key: permit.key().clone(), acl: meta.acl.clone(), deleted };
+            let acl = self.memory.read(|t| last_rights(meta, t.covering(&meta.id)));
+            let tombstone = Tombstone { key: permit.key().clone(), acl, deleted };
             let row = ring.seal_tombstone(&tombstone);
             let write = Write {
                 target: Target::Key(meta.id.clone()),
@@ -584,7 +592,7 @@ impl Engine {
             digest: delta,
             change: self.change(caller, action),
         };
-        Ok((write, Entry { meta, revision: Revision::default(), digest, sealed }))
+        Ok((write, Entry { meta, revision: Revision::default(), born: Revision::default(), digest, sealed }))
     }
 
     /// A version that becomes active again has its data in the store only; it is brought back to memory. Large data of one
@@ -634,6 +642,18 @@ pub(crate) fn permitted<C: cap::Kind>(tables: &Tables, caller: &Caller, id: &str
     let entry = tables.find_for(caller, id)?;
     let permit = authorize::<C>(caller, &entry.meta, tables.covering(&entry.meta.id), None)?;
     Ok((entry.clone(), permit))
+}
+
+/// Everyone who has a right on a key, by its own list or by a prefix, in one list: a tombstone's, which must not change its
+/// mind when grants on prefixes do.
+fn last_rights<'a>(meta: &KeyMeta, prefixes: impl Iterator<Item = &'a PrefixGrant>) -> Acl {
+    let uses_nothing = |c: Capabilities| meta.separate_duties && c.contains(Capability::Admin);
+    let worth = |c: Capabilities| if uses_nothing(c) { c.minus(Capabilities::USE) } else { c };
+    prefixes.flat_map(|p| p.acl.grants()).fold(meta.acl.clone(), |acl, grant| {
+        let more = worth(grant.capabilities).minus(Capabilities::of([Capability::Create]));
+        let all = acl.entry(&grant.principal).union(more);
+        acl.set(grant.principal.clone(), all)
+    })
 }
 
 /// The versions a reader gets. What has passed its lifetime is never among them ▲.

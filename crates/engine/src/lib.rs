@@ -13,18 +13,20 @@ mod prefixes;
 mod query;
 mod rights;
 mod start;
+mod telling;
 #[cfg(test)]
 mod tests;
 
 pub use commit::CommitCounts;
 pub use error::{Conflict, Error, Refusal};
-pub use feed::{Event, Subject as EventSubject, Subscription, Told, WatchScope};
+pub use feed::{Event, KeyState, Subject as EventSubject, Subscription, Told, WatchScope};
 pub use keys::{Added, NewKey, NewVersion, Precondition, ReadKey, Select};
 pub use memory::Entry;
 pub use policy::{AccessPolicy, Policy, Question};
 pub use query::{Disclosure, KeyPage, Listed, Pattern, Reached};
 pub use rights::RightsEdit;
 pub use start::{CheckReport, Engine, Settings, StartReport, Started, check, initialise};
+pub use telling::Telling;
 
 use claviger_domain::audit::{Action, Outcome, Record, RightsChange, Subject};
 use claviger_domain::{Caller, Revision};

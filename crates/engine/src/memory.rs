@@ -17,6 +17,8 @@ pub struct Entry {
     pub meta: KeyMeta,
     /// The revision of its last change.
     pub revision: Revision,
+    /// The revision at which it was made; the lowest one when that was before this process began.
+    pub(crate) born: Revision,
     /// What its row adds to the set digest.
     pub(crate) digest: DigestDelta,
     /// Its versions' sealed data, in the order of `meta.versions` with destroyed ones left out.
@@ -47,7 +49,7 @@ pub(crate) struct Tables {
     pub(crate) keys: AHashMap<KeyId, Slot>,
     pub(crate) order: BTreeSet<KeyId>,
     pub(crate) grants: BTreeMap<Prefix, Granted>,
-    pub(crate) graves: AHashMap<KeyId, Arc<Grave>>,
+    pub(crate) graves: BTreeMap<KeyId, Arc<Grave>>,
     pub(crate) revision: Revision,
     /// Prefixes of which it is not known whether the grants still stand; all keys below are doubtful, too.
     pub(crate) doubtful: Vec<Prefix>,
@@ -65,6 +67,8 @@ pub(crate) struct Granted {
 pub(crate) struct Grave {
     pub(crate) tombstone: Tombstone,
     pub(crate) revision: Revision,
+    /// The revision at which the first key of this id was made, as far as this process knows.
+    pub(crate) born: Revision,
 }
 
 /// The tables under one lock, held only for look-ups and for replacing rows, never across an await.
@@ -93,6 +97,11 @@ impl Tables {
     /// The prefix grants that cover `id`, shortest prefix first.
     pub(crate) fn covering<'a>(&'a self, id: &'a KeyId) -> impl Iterator<Item = &'a PrefixGrant> {
         id.prefixes().filter_map(|p| self.grants.get(p)).map(|g| &*g.grant)
+    }
+
+    /// As [`Tables::covering`], to be kept.
+    pub(crate) fn covering_now(&self, id: &KeyId) -> Vec<Arc<PrefixGrant>> {
+        id.prefixes().filter_map(|p| self.grants.get(p)).map(|g| g.grant.clone()).collect()
     }
 
     /// Everything `caller` may do on `entry`.
@@ -138,6 +147,11 @@ impl Tables {
             Some(Slot::Doubtful(_)) => Err(in_doubt(id)),
             None => Err(Error::NotFound(format!("key `{id}`"))),
         }
+    }
+
+    /// Whether there is a key of this id that cannot be believed: its row is damaged, or a commit that touches it is in doubt.
+    pub(crate) fn is_in_question(&self, id: &KeyId) -> bool {
+        self.keys.get(id).is_some_and(|slot| !matches!(slot, Slot::Good(_)))
     }
 
     /// As [`Tables::find`]; a former reader of a deleted key is told that it was deleted.

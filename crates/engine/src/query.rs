@@ -1,6 +1,6 @@
 //! Use cases that look at many keys or at one key's past: list, search, poll, watch, explain, reach, history.
 
-use crate::feed::{Event, Subscription, Told, WatchScope, tell};
+use crate::feed::{Subscription, WatchScope};
 use crate::keys::{AllowedBy, permitted};
 use crate::memory::{Slot, Tables};
 use crate::start::Engine;
@@ -11,7 +11,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 /// Keys looked at under one hold of the memory's lock.
-const STEP: usize = 1000;
+pub(crate) const STEP: usize = 1000;
 
 /// Who may know: everyone who is authenticated, where an imitated protocol forces that, or those with a right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -282,12 +282,6 @@ impl Engine {
             scope.ids.iter().map(KeyId::as_str).chain(names.iter().map(String::as_str)).map(|key| Subject { key, versions: &[] }).collect();
         self.done(&Note { caller, surface, action: Action::Watch, subjects: &subjects }, Some(self.revision()), None).await?;
         Ok(self.feed.subscribe(scope, since))
-    }
-
-    /// What a follower is told of an event.
-    #[must_use]
-    pub fn told(&self, caller: &Caller, subscription: &Subscription, event: &Event) -> Vec<Told> {
-        self.memory.read(|t| tell(event, subscription.scope(), caller, t))
     }
 
     /// When a key that `caller` had a right on was deleted, if there is no key of this id now: for those who follow it

@@ -292,7 +292,9 @@ impl Loading<'_> {
                 let digest = self.ring.digest_key(&row);
                 self.digest = add(self.digest, digest);
                 let slot = match self.ring.open_key(&row) {
-                    Ok(meta) => Slot::Good(Arc::new(Entry { meta, revision, digest, sealed: Vec::with_capacity(1) })),
+                    Ok(meta) => {
+                        Slot::Good(Arc::new(Entry { meta, revision, born: Revision::default(), digest, sealed: Vec::with_capacity(1) }))
+                    }
                     Err(why) => {
                         self.suspects.push(Suspect { stands: digest, as_it_was: self.ring.digest_key_as_it_was(&row) });
                         self.damaged.push((row.id.clone(), why.to_string()));
@@ -341,7 +343,7 @@ impl Loading<'_> {
         let id = tombstone.key.id.clone();
         let later = self.tables.graves.get(&id).is_some_and(|g| g.revision > revision);
         if !later {
-            self.tables.graves.insert(id, Arc::new(Grave { tombstone, revision }));
+            self.tables.graves.insert(id, Arc::new(Grave { tombstone, revision, born: Revision::default() }));
         }
     }
 

@@ -10,6 +10,7 @@ use claviger_domain::audit::Record;
 use claviger_domain::*;
 use claviger_ports::{AuditError, AuditSink, LogCheckpoint, Store};
 use claviger_testkit::TestClock;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -113,6 +114,45 @@ impl Site {
     async fn set(&self, by: &Caller, id: &str, who: &str, capabilities: Capabilities) -> Result<Added, Error> {
         let edit = RightsEdit::Set(vec![(who.parse().unwrap(), capabilities)]);
         self.engine.change_rights(by, "test", id, &edit, Precondition::Any, |_, _| Ok(())).await
+    }
+}
+
+impl Site {
+    async fn watch(&self, who: &Caller, ids: &[&str], prefixes: &[&str], since: Option<Revision>) -> Subscription {
+        let ids = ids.iter().map(|id| KeyId::parse(id).unwrap()).collect();
+        let prefixes = prefixes.iter().map(|p| Prefix::parse(p).unwrap()).collect();
+        self.engine.watch(who, "test", WatchScope { ids, prefixes }, since).await.unwrap()
+    }
+
+    /// Everything that waits for a follower, as `kind id`.
+    async fn told(&self, who: &Caller, subscription: &mut Subscription) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Some(event) = subscription.next().now_or_never() {
+            let mut telling = match event {
+                Some(event) => Telling::of(event),
+                None => return [all, vec!["cut off".to_owned()]].concat(),
+            };
+            all.extend(self.tell(who, subscription, &mut telling).await);
+        }
+        all
+    }
+
+    async fn tell(&self, who: &Caller, subscription: &Subscription, telling: &mut Telling) -> Vec<String> {
+        let mut all = Vec::new();
+        while !telling.is_done() {
+            all.extend(self.engine.tell(who, subscription.scope(), telling).await.unwrap());
+        }
+        let words = all.into_iter().map(|t| match t {
+            Told::Changed { id, .. } => format!("changed {id}"),
+            Told::Deleted { id, .. } => format!("deleted {id}"),
+            Told::Revoked { id, .. } => format!("revoked {id}"),
+            Told::Compacted { .. } => "compacted".to_owned(),
+        });
+        words.collect()
+    }
+
+    async fn delete(&self, by: &Caller, id: &str) {
+        self.engine.delete(by, "test", id, Precondition::Any).await.unwrap();
     }
 }
 
@@ -315,18 +355,11 @@ async fn a_follower_is_told_of_changes_revocations_and_deletion() {
     site.grant("team/", &[("user:dan", read_only().capabilities())], false).await.unwrap();
     site.engine.delete(&alice, "test", "team/db", Precondition::Any).await.unwrap();
     for (who, subscription, told) in &mut follow {
-        for _ in 0..4 {
-            let event = subscription.next().await.unwrap();
-            told.extend(site.engine.told(who, subscription, &event).into_iter().map(|t| match t {
-                Told::Changed { what, .. } => what,
-                Told::Deleted { .. } => "deleted",
-                Told::Revoked { .. } => "revoked",
-                Told::Compacted { .. } => "compacted",
-            }));
-        }
+        told.extend(site.told(who, subscription).await);
     }
-    assert_eq!(follow[2].2, Vec::<&str>::new(), "a stranger is told nothing");
-    assert!(follow[0].2.contains(&"revoked"), "{:?}", follow[0].2);
+    assert_eq!(follow[0].2, ["changed team/db", "revoked team/db"]);
+    assert_eq!(follow[1].2, ["changed team/db", "changed team/db", "revoked team/db"]);
+    assert_eq!(follow[2].2, [""; 0], "a stranger is told nothing");
 }
 
 #[tokio::test]
@@ -346,6 +379,127 @@ async fn a_follower_hears_of_a_commit_whose_answer_was_lost_and_then_goes_on() {
     assert_eq!(resumed.caught_up(), Some(after));
     site.add(&alice, "db", "z").await;
     assert_eq!(resumed.next().await.unwrap().revision.number, after.number + 1);
+}
+
+#[tokio::test]
+async fn who_was_away_while_his_prefix_grant_was_taken_and_the_key_deleted_is_told() {
+    let site = Site::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    site.create(&alice, "a/k", "x", &[]).await.unwrap();
+    site.create(&alice, "a/twice", "x", &[]).await.unwrap();
+    site.grant("a/", &[("user:bob", read_only().capabilities())], false).await.unwrap();
+    let since = site.engine.revision();
+    let mut live = [site.watch(&bob, &["a/k", "a/twice"], &[], None).await, site.watch(&bob, &[], &["a/"], None).await];
+    site.grant("a/", &[], false).await.unwrap();
+    site.delete(&alice, "a/k").await;
+    site.delete(&alice, "a/twice").await;
+    site.create(&alice, "a/twice", "y", &[]).await.unwrap();
+    site.delete(&alice, "a/twice").await;
+    let mut back = [site.watch(&bob, &["a/k", "a/twice"], &[], Some(since)).await, site.watch(&bob, &[], &[""], Some(since)).await];
+    for follower in live.iter_mut().chain(&mut back) {
+        assert_eq!(site.told(&bob, follower).await, ["revoked a/k", "revoked a/twice"]);
+    }
+    let mut stranger = site.watch(&user("eve"), &["a/k"], &["a/"], Some(since)).await;
+    assert_eq!(site.told(&user("eve"), &mut stranger).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_key_made_after_his_grant_was_taken_stays_unknown_to_who_was_away() {
+    let site = Site::new().await;
+    let bob = user("bob");
+    site.grant("a/", &[("user:bob", read_only().capabilities())], false).await.unwrap();
+    let since = site.engine.revision();
+    site.grant("a/", &[], false).await.unwrap();
+    site.create(&user("alice"), "a/later", "x", &[]).await.unwrap();
+    site.create(&user("alice"), "a/brief", "x", &[]).await.unwrap();
+    site.delete(&user("alice"), "a/brief").await;
+    let mut back = site.watch(&bob, &["a/later"], &["a/"], Some(since)).await;
+    assert_eq!(site.told(&bob, &mut back).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn former_readers_by_a_prefix_are_told_of_a_deletion_and_strangers_are_not() {
+    let site = Site::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let create_only = Capabilities::of([Capability::Create]);
+    site.grant("a/", &[("user:bob", read_only().capabilities()), ("user:carol", create_only)], false).await.unwrap();
+    site.create(&alice, "a/gone", "x", &[]).await.unwrap();
+    site.delete(&alice, "a/gone").await;
+    site.grant("a/", &[("user:eve", read_only().capabilities())], false).await.unwrap();
+    let id = KeyId::parse("a/gone").unwrap();
+    assert!(matches!(site.read(&bob, "a/gone").await, Err(Error::Deleted { .. })));
+    assert!(site.engine.deleted_at(&bob, &id).is_some());
+    for other in ["carol", "eve"] {
+        assert!(matches!(site.read(&user(other), "a/gone").await, Err(Error::NotFound(_))), "{other}");
+    }
+    let restarted = site.restart().await.unwrap();
+    assert!(restarted.report.digest_matches);
+    assert!(matches!(restarted.engine.read(&bob, "test", "a/gone", Select::Active).await, Err(Error::Deleted { .. })));
+}
+
+#[tokio::test]
+async fn who_gains_rights_by_a_prefix_is_told_of_the_keys_below_it() {
+    let site = Site::new().await;
+    let bob = user("bob");
+    site.create(&user("alice"), "a/one", "x", &[]).await.unwrap();
+    site.create(&user("alice"), "a/two", "x", &[("user:bob", read_only().capabilities())]).await.unwrap();
+    let mut by_id = site.watch(&bob, &["a/one", "b"], &[], None).await;
+    let mut by_prefix = site.watch(&bob, &["a/one"], &["a/", "a/o/"], None).await;
+    site.grant("a/", &[("user:bob", read_only().capabilities())], false).await.unwrap();
+    assert_eq!(site.told(&bob, &mut by_id).await, ["changed a/one"]);
+    assert_eq!(site.told(&bob, &mut by_prefix).await, ["changed a/one"], "what he could do before is no gain");
+    site.grant("a/", &[("user:bob", read_only().capabilities()), ("user:carol", read_only().capabilities())], false).await.unwrap();
+    assert_eq!(site.told(&bob, &mut by_prefix).await, [""; 0], "a grant to others is not his");
+}
+
+#[tokio::test]
+async fn a_change_of_a_wide_prefix_is_told_in_steps_and_of_every_key_once() {
+    let site = Site::new().await;
+    let bob = user("bob");
+    for i in 0..2_500 {
+        site.create(&user("alice"), &format!("a/{i:04}"), "x", &[]).await.unwrap();
+    }
+    let mut follower = site.watch(&bob, &["a/0007"], &["a/"], None).await;
+    site.grant("", &[("user:bob", read_only().capabilities()), ("user:root", Preset::Admin.capabilities())], true).await.unwrap();
+    let mut telling = Telling::of(follower.next().await.unwrap());
+    let mut steps = Vec::new();
+    while !telling.is_done() {
+        steps.push(site.engine.tell(&bob, follower.scope(), &mut telling).await.unwrap().len());
+    }
+    assert!(steps.len() >= 3 && steps.iter().all(|n| *n <= 1000), "{steps:?}");
+    assert_eq!(steps.iter().sum::<usize>(), 2_500);
+}
+
+#[tokio::test]
+async fn after_a_gap_deleted_and_revoked_keys_are_told_and_nothing_that_was_never_seen() {
+    let site = Site::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let read = read_only().capabilities();
+    site.grant("team/", &[("user:bob", read)], false).await.unwrap();
+    for id in ["db", "kept", "team/gone", "theirs"] {
+        site.create(&alice, id, "x", &[("user:bob", read)]).await.unwrap();
+    }
+    for id in ["hidden", "hidden-gone"] {
+        site.create(&alice, id, "x", &[]).await.unwrap();
+    }
+    let since = site.engine.revision();
+    site.set(&alice, "db", "user:bob", Capabilities::NONE).await.unwrap();
+    site.add(&alice, "db", "y").await;
+    site.add(&alice, "hidden", "y").await;
+    for id in ["team/gone", "theirs", "hidden-gone"] {
+        site.delete(&alice, id).await;
+    }
+    site.create(&user("eve"), "theirs", "hers", &[]).await.unwrap();
+    let ids = ["db", "kept", "theirs", "hidden", "hidden-gone", "never"];
+    let engine = site.restart().await.unwrap().engine;
+    let site = Site { engine, ..site };
+    let mut follower = site.watch(&bob, &ids, &["team/"], Some(since)).await;
+    assert_eq!(site.told(&bob, &mut follower).await, ["cut off"]);
+    let gap = async |since| site.tell(&bob, &follower, &mut site.engine.telling_of_gap(since)).await;
+    let expected = ["deleted theirs", "deleted team/gone", "revoked db", "compacted"];
+    assert_eq!(gap(Some(since)).await, expected);
+    assert_eq!(gap(Some(Revision { epoch: 7, number: 1 })).await, expected, "a revision of another store");
+    assert_eq!(gap(Some(site.engine.revision())).await, ["compacted"], "who has seen it all is told nothing again");
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ pub(super) struct Faulty {
     unreadable: AtomicBool,
     /// How often it was loaded.
     loads: std::sync::atomic::AtomicUsize,
+    /// How many versions' data were read one by one.
+    pub(super) versions_read: std::sync::atomic::AtomicUsize,
 }
 
 impl Faulty {
@@ -94,7 +96,8 @@ impl Store for Faulty {
                 Ok(())
             };
             self.inner.load(0, &mut look).await?;
-            if is_lost { Ok(None) } else { self.inner.version(key, version).await }
+            if is_lost { Ok(None) } else { self.versions_read.fetch_add(1, Ordering::SeqCst);
+        self.inner.version(key, version).await }
         })
     }
 
