@@ -89,6 +89,12 @@ impl CertificateProof {
     pub fn is_current(&self, verifiers: &Verifiers, now: Timestamp) -> bool {
         self.generation == verifiers.generation && self.examined <= now && now <= self.good_until
     }
+
+    /// The last moment at which this proof counts, if the roots stay the same.
+    #[must_use]
+    pub fn good_until(&self) -> Timestamp {
+        self.good_until
+    }
 }
 
 #[cfg(test)]

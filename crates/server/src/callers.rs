@@ -9,12 +9,15 @@ use claviger_authn::{
     Attempt, Authenticator, BreakGlass, CertificateProof, Credential, DenialLimits, Denials, Evidence, KnoxProviders, MachineNames,
     Rejection, SpiffeRules, TokenTable, Verdict, Verifiers, prove,
 };
-use claviger_domain::{Caller, Clock, Identity, Proven, RequestId, SystemClock};
+use claviger_domain::{Caller, Clock, Identity, Proven, RequestId, SystemClock, Timestamp};
 use parking_lot::RwLock;
+use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// Refusals that a proven identity may have in a row. Far more than addresses have failures: a daemon that polls keys it
 /// has lost the right to is refused as a matter of course.
@@ -38,6 +41,15 @@ pub enum AuthFailure {
     },
 }
 
+impl fmt::Display for AuthFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unauthenticated(why) => f.write_str(why),
+            Self::RateLimited { .. } => f.write_str("too many failures from there"),
+        }
+    }
+}
+
 /// The methods of proof in force.
 struct Methods {
     verifiers: Verifiers,
@@ -54,6 +66,8 @@ pub struct Callers {
     /// Refusals of proven identities, wherever they come from.
     refusals: Denials,
     clock: Arc<dyn Clock>,
+    /// Wakes streams when other methods are in force.
+    replaced: Notify,
     /// Request ids are this random half and a count: unique among servers and restarts.
     instance: u64,
     requests: AtomicU64,
@@ -65,6 +79,21 @@ struct Known {
     proof: CertificateProof,
     knox: Option<Accepted>,
     native: Option<Accepted>,
+}
+
+/// For how long a caller is proven without another look: by the same methods, until something in the certificate's path ends.
+pub struct Standing {
+    methods: Arc<Methods>,
+    examined: Timestamp,
+    good_until: Timestamp,
+}
+
+impl Standing {
+    /// The time until it must be looked at again, if no roots change before.
+    pub fn left(&self, now: Timestamp) -> Duration {
+        let nanos = self.good_until.0.saturating_sub(now.0).saturating_add(1);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+    }
 }
 
 /// A credential that was accepted on this connection, and whom it proved.
@@ -88,6 +117,12 @@ impl Known {
 impl Accepted {
     fn clone_without_header(&self) -> Self {
         Self { header: None, proven: self.proven.clone(), also: self.also.clone() }
+    }
+
+    fn caller(self, id: RequestId, connection: &Connection) -> Result<Caller, AuthFailure> {
+        let nobody = || AuthFailure::Unauthenticated(Rejection::NoProvider.to_string());
+        let caller = Caller::new(self.proven, id, Some(connection.peer.ip())).ok_or_else(nobody)?;
+        Ok(caller.with_other_names(self.also))
     }
 
     fn fits(&self, header: Option<&[u8]>) -> bool {
@@ -160,6 +195,7 @@ impl Callers {
             denials: Denials::new(limits),
             refusals: Denials::new(DenialLimits { burst: REFUSALS.max(limits.burst), forgive_one_after: REFUSAL_FORGIVEN, ..limits }),
             clock,
+            replaced: Notify::new(),
             instance: u64::from_be_bytes(claviger_crypto::random()),
             requests: AtomicU64::new(0),
         }
@@ -175,6 +211,42 @@ impl Callers {
     pub fn replace_verifiers(&self, verifiers: Verifiers) {
         let mut methods = self.methods.write();
         *methods = Methods::new(verifiers, methods.names, methods.tokens.clone());
+        drop(methods);
+        self.replaced.notify_waiters();
+    }
+
+    /// Waits for other roots; also for those that come between this call and the first poll.
+    pub fn roots_changed(&self) -> Notified<'_> {
+        self.replaced.notified()
+    }
+
+    /// Whether what was examined still counts. Cheap enough for each event of each stream.
+    pub fn stands(&self, standing: &Standing) -> bool {
+        let now = self.clock.now();
+        Arc::ptr_eq(&standing.methods, &self.methods.read()) && standing.examined <= now && now <= standing.good_until
+    }
+
+    /// The caller of an open stream, by the native API's rules and the evidence of his own connection. It is neither held up
+    /// by failures of others behind the same address nor counted as one of them.
+    ///
+    /// # Errors
+    /// [`AuthFailure`] when he is not proven any more.
+    pub fn examine_again(
+        &self,
+        connection: &Connection,
+        authorization: Option<&[u8]>,
+        id: RequestId,
+    ) -> Result<(Caller, Standing), AuthFailure> {
+        let methods = self.methods.read().clone();
+        let now = self.clock.now();
+        let known = connection.kept::<Known>().filter(|k| Arc::ptr_eq(&k.methods, &methods) && k.proof.is_current(&methods.verifiers, now));
+        let before = known.as_ref().and_then(|k| Some((k.native.as_ref().filter(|a| a.fits(authorization))?, k.proof.good_until())));
+        let (accepted, good_until) = match before {
+            Some((accepted, good_until)) => (Ok(accepted.clone_without_header()), good_until),
+            None => self.prove(connection, methods.clone(), known, authorization, Rules::Native),
+        };
+        let accepted = accepted.map_err(|why| AuthFailure::Unauthenticated(why.to_string()))?;
+        Ok((accepted.caller(id, connection)?, Standing { methods, examined: now, good_until }))
     }
 
     /// The number of the roots in force.
@@ -217,15 +289,13 @@ impl Callers {
             Some(accepted) => accepted.clone_without_header(),
             None => {
                 self.denials.check(Some(address), None, now).map_err(limited)?;
-                self.prove(connection, methods, known, header, rules).map_err(|why| {
+                self.prove(connection, methods, known, header, rules).0.map_err(|why| {
                     self.denials.failed(Some(address), None, now);
                     AuthFailure::Unauthenticated(why.to_string())
                 })?
             }
         };
-        let caller = Caller::new(accepted.proven, id, Some(address));
-        let caller = caller.ok_or_else(|| AuthFailure::Unauthenticated(Rejection::NoProvider.to_string()))?.with_other_names(accepted.also);
-        Ok(caller)
+        accepted.caller(id, connection)
     }
 
     /// Counts a refusal of a proven caller, and says for how long to hold its answer back: one who tries key after key is
@@ -249,6 +319,7 @@ impl Callers {
         Some(pause.min(longest)).filter(|pause| !pause.is_zero())
     }
 
+    /// Examines a credential, and until when what the certificate proves counts.
     fn prove(
         &self,
         connection: &Connection,
@@ -256,7 +327,7 @@ impl Callers {
         known: Option<Arc<Known>>,
         header: Option<&[u8]>,
         rules: Rules,
-    ) -> Result<Accepted, Rejection> {
+    ) -> (Result<Accepted, Rejection>, Timestamp) {
         let now = self.clock.now();
         let proof = match &known {
             Some(known) => known.proof.clone(),
@@ -268,12 +339,12 @@ impl Callers {
         };
         let also: Arc<[Identity]> = proof.all_identities().into();
         let accepted = proven.map(|proven| Accepted { header: header.map(Into::into), proven, also });
-        let kept = accepted.as_ref().ok().cloned();
+        let (kept, good_until) = (accepted.as_ref().ok().cloned(), proof.good_until());
         let (knox, native) = match (rules, known) {
             (Rules::Knox, known) => (kept, known.and_then(|k| k.native.clone())),
             (Rules::Native, known) => (known.and_then(|k| k.knox.clone()), kept),
         };
         connection.keep(Arc::new(Known { methods, proof, knox, native }));
-        accepted
+        (accepted, good_until)
     }
 }

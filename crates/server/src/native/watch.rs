@@ -3,19 +3,22 @@
 //! # Guarantees
 //! - Every change in the scope after the revision of `ready` is told, in order, or the stream says `compacted` and ends.
 //! - A line `id:` is a revision from which nothing is missed; where one change has several events, only the last has it.
-//! - What is told was judged by the rights at the moment of telling.
-//! - With each heartbeat the caller's credential is examined again; one that has expired ends the stream.
+//! - What is told of a change was judged by the rights just before and after it.
+//! - Who was cut off, or names a revision that is no longer known, is told `deleted` and `revoked` of what he lost in
+//!   between, before `compacted`.
+//! - Nothing is told on a credential that does not stand: it is examined again with each heartbeat, when roots change and
+//!   when a certificate in its path ends; a refusal ends the stream ▲.
 //!
 //! # Assumptions
 //! The transport drops a stream whose client is gone or does not read; who falls behind is cut off by the feed.
 
-use super::{Answer, Ask, FieldError, Native, NativeParts, SURFACE};
-use crate::callers::AuthFailure;
+use super::{Answer, Ask, Fault, FieldError, Native, NativeParts, SURFACE};
+use crate::callers::Standing;
 use crate::http::{Connection, Response};
 use bytes::Bytes;
 use claviger_domain::audit::{Action, Outcome, Record};
 use claviger_domain::{Caller, KeyId, Prefix, Revision, SecretBytes};
-use claviger_engine::{Event, Subscription, Told, WatchScope};
+use claviger_engine::{Subscription, Telling, Told, WatchScope};
 use claviger_wire::native::WatchEvent;
 use futures::{FutureExt, Stream, stream};
 use std::sync::Arc;
@@ -35,12 +38,16 @@ struct Follower {
     connection: Arc<Connection>,
     /// What the caller showed, to be examined again.
     credential: Option<SecretBytes>,
+    /// How long what he has proven stands without another look.
+    standing: Standing,
     heartbeat: Duration,
     next_beat: Instant,
     /// The last revision told of, for heartbeats between an event's commit and its telling.
     told: Revision,
     /// Sent before anything else.
     first: Bytes,
+    /// What is being told.
+    telling: Option<Telling>,
     ended: bool,
 }
 
@@ -48,20 +55,26 @@ impl Native {
     pub(crate) async fn watch(&self, ask: &Ask<'_>) -> Answer {
         let (scope, since) = wanted(ask)?;
         let heartbeat = Duration::from_secs(ask.query.number("heartbeat", 1, 300)?.unwrap_or(15));
+        let credential = ask.head.headers.get("authorization").map(|value| SecretBytes::new(value.to_vec()));
+        let header = credential.as_ref().map(SecretBytes::expose);
+        let proven = self.parts.callers.examine_again(ask.connection, header, ask.caller.request_id);
+        let (caller, standing) = proven.map_err(|failure| Fault::from(&failure))?;
         let subscription = self.engine().watch(ask.caller, SURFACE, scope, since).await?;
         let mut follower = Follower {
             parts: self.parts.clone(),
-            caller: ask.caller.clone(),
+            caller,
             connection: ask.connection.clone(),
-            credential: ask.head.headers.get("authorization").map(|value| SecretBytes::new(value.to_vec())),
+            credential,
+            standing,
             heartbeat,
             next_beat: Instant::now() + heartbeat,
             told: since.unwrap_or(subscription.started()),
             first: Bytes::new(),
+            telling: None,
             ended: false,
             subscription,
         };
-        follower.first = follower.begin(since);
+        follower.begin(since);
         let response = Response::new(200).with_header("Content-Type", "text/event-stream").with_header("Cache-Control", "no-store");
         Ok(response.with_stream(follow(follower)))
     }
@@ -99,20 +112,19 @@ fn follow(follower: Follower) -> impl Stream<Item = Bytes> + Send {
 
 impl Follower {
     /// What comes first: which of the keys are gone, and that the stream is live; or that it cannot be.
-    fn begin(&mut self, since: Option<Revision>) -> Bytes {
+    fn begin(&mut self, since: Option<Revision>) {
+        let waiting = match self.subscription.next().now_or_never() {
+            Some(None) => return self.cut_off(),
+            Some(Some(event)) => Some(event),
+            None => None,
+        };
         let mut out = Vec::with_capacity(96);
-        let waiting = self.subscription.next().now_or_never();
-        if matches!(waiting, Some(None)) {
-            return self.compacted();
-        }
         if since.is_none() {
             self.push_gone(&mut out);
         }
         push(&mut out, "ready", &at(self.told), Some(self.told));
-        if let Some(Some(event)) = waiting {
-            self.push_event(&mut out, &event);
-        }
-        out.into()
+        self.first = out.into();
+        self.telling = waiting.map(Telling::of);
     }
 
     /// Keys that were deleted before the stream began, and that the caller could see. Who names the revision that he
@@ -135,31 +147,71 @@ impl Follower {
             if self.ended || self.parts.shutdown.started() {
                 return None;
             }
+            // Begun before the look at the credential, so that no change of roots comes between the look and the wait.
+            let callers = self.parts.callers.clone();
+            let roots_changed = callers.roots_changed();
+            if !self.parts.callers.stands(&self.standing) && !self.still_proven().await {
+                return None;
+            }
             // A stream that always has events must beat too.
             if Instant::now() >= self.next_beat {
                 return self.beat().await;
             }
-            let event = tokio::select! {
+            if let Some(telling) = self.telling.take() {
+                match self.tell(telling).await? {
+                    nothing if nothing.is_empty() => tokio::task::yield_now().await,
+                    bytes => return Some(bytes),
+                }
+                continue;
+            }
+            let next_look = self.next_look();
+            tokio::select! {
                 biased;
-                event = self.subscription.next() => event,
-                () = tokio::time::sleep_until(self.next_beat) => continue,
+                event = self.subscription.next() => match event {
+                    Some(event) => self.telling = Some(Telling::of(event)),
+                    None => self.cut_off(),
+                },
+                () = tokio::time::sleep_until(next_look) => {}
+                () = roots_changed => {}
                 () = self.parts.shutdown.wait() => return None,
-            };
-            let Some(event) = event else { return Some(self.compacted()) };
-            let mut out = Vec::new();
-            self.push_event(&mut out, &event);
-            if !out.is_empty() {
-                return Some(out.into());
             }
         }
     }
 
-    fn compacted(&mut self) -> Bytes {
-        self.ended = true;
-        let revision = self.parts.engine.revision();
-        let mut out = Vec::with_capacity(96);
-        push(&mut out, "compacted", &at(revision), Some(revision));
-        out.into()
+    /// When to beat, or to look at the credential before that.
+    fn next_look(&self) -> Instant {
+        let left = self.standing.left(self.parts.clock.now());
+        Instant::now().checked_add(left).map_or(self.next_beat, |end| end.min(self.next_beat))
+    }
+
+    fn cut_off(&mut self) {
+        self.telling = Some(self.parts.engine.telling_of_gap(Some(self.told)));
+    }
+
+    /// The next part of what is being told. None ends the stream: what could not be found out must not be passed over.
+    async fn tell(&mut self, mut telling: Telling) -> Option<Bytes> {
+        let told = match self.parts.engine.tell(&self.caller, self.subscription.scope(), &mut telling).await {
+            Ok(told) => told,
+            Err(error) => {
+                tracing::warn!(%error, "a stream ends, since what it missed could not be found out");
+                return None;
+            }
+        };
+        let mut out = Vec::new();
+        let last = told.len().saturating_sub(1);
+        for (i, told) in told.into_iter().enumerate() {
+            let (kind, body) = described(told);
+            // Who resumes in the middle of one change's events must be given all of them again.
+            let resume = (telling.is_done() && i == last).then_some(telling.revision());
+            push(&mut out, kind, &body, resume);
+        }
+        if telling.is_done() {
+            self.told = telling.revision();
+            self.ended = telling.is_gap();
+        } else {
+            self.telling = Some(telling);
+        }
+        Some(out.into())
     }
 
     async fn beat(&mut self) -> Option<Bytes> {
@@ -167,23 +219,24 @@ impl Follower {
         if !self.still_proven().await {
             return None;
         }
-        let revision = self.subscription.caught_up().unwrap_or(self.told);
+        // While a change is being told, nothing after it was, though nothing waits.
+        let caught_up = self.subscription.caught_up().filter(|_| self.telling.is_none());
+        let revision = caught_up.unwrap_or(self.told);
         let mut out = Vec::with_capacity(96);
         push(&mut out, "heartbeat", &at(revision), Some(revision));
         Some(out.into())
     }
 
-    /// Examines the credential again. Certificates expire and roots change while a stream is open.
+    /// Examines the credential again. Certificates expire and roots change while a stream is open. The limit on failures from
+    /// an address has no say: others' failures neither end this stream nor keep it open.
     async fn still_proven(&mut self) -> bool {
         let header = self.credential.as_ref().map(SecretBytes::expose);
-        let why = match self.parts.callers.native(&self.connection, header, self.caller.request_id) {
-            Ok(caller) => {
-                self.caller = caller;
+        let why = match self.parts.callers.examine_again(&self.connection, header, self.caller.request_id) {
+            Ok((caller, standing)) => {
+                (self.caller, self.standing) = (caller, standing);
                 return true;
             }
-            // Others behind the same address failed too often: that says nothing about this caller.
-            Err(AuthFailure::RateLimited { .. }) => return true,
-            Err(AuthFailure::Unauthenticated(why)) => why,
+            Err(failure) => failure.to_string(),
         };
         let reason = format!("the stream ends: {why}");
         let bare = Record::new(self.parts.clock.now(), self.caller.request_id, SURFACE, Action::Watch, Outcome::Unauthenticated);
@@ -192,17 +245,6 @@ impl Follower {
             tracing::error!(%error, "recording the end of a stream");
         }
         false
-    }
-
-    fn push_event(&mut self, out: &mut Vec<u8>, event: &Event) {
-        self.told = event.revision;
-        let told = self.parts.engine.told(&self.caller, &self.subscription, event);
-        let count = told.len();
-        for (i, told) in told.into_iter().enumerate() {
-            let (kind, body) = described(told);
-            // Who resumes in the middle of one change's events must be given all of them again.
-            push(out, kind, &body, (i + 1 == count).then_some(event.revision));
-        }
     }
 }
 
