@@ -103,6 +103,20 @@ fn step(
     None
 }
 
+/// The ids after `after` that are wanted, looking at no more than [`STEP`]. Returns where to go on, if there may be more.
+fn ids_step(tables: &Tables, after: Option<&KeyId>, wanted: impl Fn(&Tables, &KeyId) -> bool, found: &mut Vec<KeyId>) -> Option<KeyId> {
+    let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_str()));
+    let mut last = None;
+    let mut looked = 0;
+    for id in tables.order.range::<str, _>((from, Bound::Unbounded)).take(STEP) {
+        if wanted(tables, id) {
+            found.push(id.clone());
+        }
+        (last, looked) = (Some(id), looked + 1);
+    }
+    last.filter(|_| looked == STEP).cloned()
+}
+
 impl Engine {
     async fn search(&self, pattern: &Pattern, caller: &Caller, limit: usize) -> KeyPage {
         let mut keys = Vec::new();
@@ -137,7 +151,15 @@ impl Engine {
         disclosure: Disclosure,
         want: impl Fn(&KeyId) -> bool,
     ) -> Result<Vec<KeyId>, Error> {
-        let ids = self.memory.read(|t| t.order.iter().filter(|id| want(id) && t.discloses(disclosure, caller, id)).cloned().collect());
+        let (mut ids, mut after) = (Vec::new(), None);
+        loop {
+            let wanted = |t: &Tables, id: &KeyId| want(id) && t.discloses(disclosure, caller, id);
+            after = self.memory.read(|t| ids_step(t, after.as_ref(), wanted, &mut ids));
+            if after.is_none() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
         self.done(&Note { caller, surface, action: Action::List, subjects: &[] }, Some(self.revision()), None).await?;
         Ok(ids)
     }
@@ -151,17 +173,25 @@ impl Engine {
         caller: &Caller,
         surface: Surface,
         disclosure: Disclosure,
-        asked: impl Iterator<Item = (&'q str, &'q [u8])>,
+        mut asked: impl Iterator<Item = (&'q str, &'q [u8])>,
         differs: impl Fn(&KeyMeta, &[u8]) -> bool,
     ) -> Result<Vec<KeyId>, Error> {
-        let changed = self.memory.read(|t| {
-            let hit = |(id, value): (&str, &[u8])| {
-                let entry = t.find(id).ok()?;
-                let told = differs(&entry.meta, value) && t.discloses(disclosure, caller, &entry.meta.id);
-                told.then(|| entry.meta.id.clone())
-            };
-            asked.filter_map(hit).collect::<Vec<_>>()
-        });
+        let mut changed = Vec::new();
+        loop {
+            let part: Vec<_> = asked.by_ref().take(STEP).collect();
+            self.memory.read(|t| {
+                let hit = |(id, value): (&str, &[u8])| {
+                    let entry = t.find(id).ok()?;
+                    let told = differs(&entry.meta, value) && t.discloses(disclosure, caller, &entry.meta.id);
+                    told.then(|| entry.meta.id.clone())
+                };
+                changed.extend(part.iter().copied().filter_map(hit));
+            });
+            if part.len() < STEP {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
         let subjects: Vec<_> = changed.iter().map(Subject::key).collect();
         self.done(&Note { caller, surface, action: Action::Poll, subjects: &subjects }, Some(self.revision()), None).await?;
         Ok(changed)

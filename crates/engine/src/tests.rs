@@ -639,6 +639,26 @@ async fn a_list_shows_what_the_caller_has_a_right_on_page_by_page() {
 }
 
 #[tokio::test]
+async fn all_ids_and_a_poll_are_gathered_in_steps_and_whole() {
+    let site = Site::new().await;
+    let ids: Vec<_> = (0..2_001).map(|i| format!("k/{i:04}")).collect();
+    for id in &ids {
+        site.create(&user("alice"), id, "x", &[]).await.unwrap();
+    }
+    let (alice, bob) = (user("alice"), user("bob"));
+    let list = async |who, disclosure| site.engine.list_ids(who, "test", disclosure, |_| true).await.unwrap();
+    for (who, disclosure, whole) in
+        [(&alice, Disclosure::Permitted, true), (&bob, Disclosure::Everyone, true), (&bob, Disclosure::Permitted, false)]
+    {
+        let expected = if whole { ids.clone() } else { Vec::new() };
+        assert_eq!(list(who, disclosure).await.iter().map(KeyId::to_string).collect::<Vec<_>>(), expected);
+        let asked = ids.iter().map(|id| (id.as_str(), &b"old"[..])).chain([("none", &b""[..])]);
+        let polled = site.engine.poll(who, "test", disclosure, asked, |_, value| value == b"old").await.unwrap();
+        assert_eq!(polled.len(), expected.len());
+    }
+}
+
+#[tokio::test]
 async fn a_value_or_a_key_beyond_the_limits_is_refused_and_changes_nothing() {
     let site = Site::with(Settings { max_value: 4, max_versions: 2, ..Settings::default() }).await;
     let alice = user("alice");
