@@ -366,6 +366,7 @@ pub async fn start(config: &Config, tokens: Option<TokenTable>, memory: String) 
             back,
             clock: clock.clone(),
             max_value: config.keys.max_value,
+            watches_per_identity: config.watches_per_identity,
             shutdown: shutdown.clone(),
         })
     });

@@ -19,6 +19,9 @@ const COMMITS: usize = 120;
 const PAUSE: Duration = Duration::from_millis(50);
 const MOST_MS: f64 = 100.0;
 
+/// All streams are of one machine.
+const MANY_STREAMS: &[(&str, &str)] = &[("CLAVIGER__LIMITS__WATCHES_PER_IDENTITY", "1000000")];
+
 /// After so long without a word the server has given back what it held for opening.
 const SETTLE: Duration = Duration::from_secs(4);
 const IDLE: Duration = Duration::from_secs(30);
@@ -29,7 +32,7 @@ const OTHER_FILES: u64 = 200;
 
 /// The figures of the line about arrival. A commit's time begins when it is sent and ends when the last stream has it.
 pub(super) fn arrival(bench: &Bench, name: &str, streams: usize) -> anyhow::Result<Vec<Figure>> {
-    let claviger = Claviger::start(bench)?;
+    let claviger = Claviger::start_with(bench, MANY_STREAMS)?;
     claviger.create_key(bench, KEY, DATA)?;
     let administrator = claviger.native_administrator()?;
     let (target, body) = (format!("/api/v1/keys/{KEY}/-/versions"), format!(r#"{{"data":"{DATA}"}}"#));
@@ -80,7 +83,7 @@ fn arrival_of(commit: &Answer, events: &BTreeMap<&str, &Value>, streams: usize) 
 pub(super) fn idle(bench: &Bench, name: &str, wanted: usize) -> anyhow::Result<Vec<Figure>> {
     let room = usize::try_from(bench.open_files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX);
     let streams = if bench.quick { wanted / 10 } else { wanted }.min(room);
-    let claviger = Claviger::start(bench)?;
+    let claviger = Claviger::start_with(bench, MANY_STREAMS)?;
     claviger.create_key(bench, KEY, DATA)?;
     let pid = claviger.pid();
     let idle = if bench.quick { IDLE / 10 } else { IDLE };

@@ -46,6 +46,8 @@ pub struct Config {
     pub private_key: PathBuf,
     /// Transport limits.
     pub limits: Limits,
+    /// Streams of changes that one identity may have open.
+    pub watches_per_identity: usize,
     /// The SQLite file.
     pub store: PathBuf,
     /// The folder of the root key file.
@@ -250,6 +252,7 @@ impl Config {
             },
             certificate: required("tls.certificate", tls.certificate)?,
             private_key: required("tls.private_key", tls.private_key)?,
+            watches_per_identity: resolve_watches(limits.watches_per_identity, source)?,
             limits: resolve_limits(&limits, source)?,
             store: store.path.clone().unwrap_or_else(|| data.join("claviger.db")),
             root: root.folder.unwrap_or_else(|| data.join("root")),
@@ -269,6 +272,14 @@ fn host_name() -> String {
     match name.trim() {
         "" => "claviger".to_owned(),
         name => name.to_owned(),
+    }
+}
+
+fn resolve_watches(raw: Option<u64>, source: &Source<'_>) -> Result<usize, ConfigError> {
+    match raw {
+        Some(0) => Err(source.error("limits.watches_per_identity", "must be greater than zero")),
+        Some(count) => Ok(usize::try_from(count).unwrap_or(usize::MAX)),
+        None => Ok(1000),
     }
 }
 

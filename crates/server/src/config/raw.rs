@@ -39,6 +39,7 @@ section!(Tls { certificate: Option<PathBuf>, private_key: Option<PathBuf> });
 section!(Limits {
     connections: Option<u64>,
     connections_per_address: Option<u64>,
+    watches_per_identity: Option<u64>,
     buffered_bytes: Option<u64>,
     handshake_seconds: Option<u64>,
     head_seconds: Option<u64>,

@@ -40,6 +40,13 @@ const FIELDS: &[Field] = &[
     ("limits", "connections_per_address", "16384", "16384", "Open connections per client address (IPv6: per /64)."),
     (
         "limits",
+        "watches_per_identity",
+        "1000",
+        "1000",
+        "Streams of changes that one identity may have open. Further ones get 429; raise it where many machines share one identity.",
+    ),
+    (
+        "limits",
         "buffered_bytes",
         "268435456",
         "256 MiB",

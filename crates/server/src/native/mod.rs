@@ -43,6 +43,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
+use watch::OpenWatches;
 
 /// The name of this surface in the audit log.
 pub(crate) const SURFACE: &str = "native";
@@ -63,6 +64,8 @@ pub struct NativeParts {
     pub clock: Arc<dyn Clock>,
     /// Bytes of data that one version may have at most.
     pub max_value: usize,
+    /// Streams that one identity may have open.
+    pub watches_per_identity: usize,
     /// Ends streams.
     pub shutdown: Shutdown,
 }
@@ -70,6 +73,7 @@ pub struct NativeParts {
 /// The native API over the engine.
 pub struct Native {
     parts: Arc<NativeParts>,
+    open_watches: Arc<OpenWatches>,
     description: Bytes,
 }
 
@@ -92,7 +96,7 @@ impl Native {
     /// The surface.
     pub fn new(parts: NativeParts) -> Self {
         let description = serde_json::to_vec_pretty(&openapi()).expect("the document is a tree of maps with string keys");
-        Self { parts: Arc::new(parts), description: description.into() }
+        Self { parts: Arc::new(parts), open_watches: Arc::default(), description: description.into() }
     }
 
     /// The most bytes of body a request may have.

@@ -92,6 +92,14 @@ impl Fault {
         Self { field: Some("state".to_owned()), ..Self::new(413, "too_large", error.to_string()) }
     }
 
+    /// The caller has as many streams open as he may have.
+    pub(crate) fn too_many_streams(limit: usize) -> Self {
+        let detail = format!(
+            "you have {limit} streams open, which is the most for one identity here; close some, or follow more keys and prefixes in each"
+        );
+        Self::new(429, "rate_limited", detail).with_header("Retry-After", 30)
+    }
+
     /// An answer for what the engine refused. `conditional` says that the request named the state it expects.
     pub(crate) fn of(error: &Error, conditional: bool) -> Self {
         match error {

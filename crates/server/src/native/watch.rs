@@ -17,10 +17,12 @@ use crate::callers::Standing;
 use crate::http::{Connection, Response};
 use bytes::Bytes;
 use claviger_domain::audit::{Action, Outcome, Record};
-use claviger_domain::{Caller, KeyId, Prefix, Revision, SecretBytes};
+use claviger_domain::{Caller, Identity, KeyId, Prefix, Principal, Revision, SecretBytes};
 use claviger_engine::{Subscription, Telling, Told, WatchScope};
 use claviger_wire::native::WatchEvent;
 use futures::{FutureExt, Stream, stream};
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,12 +32,48 @@ const IDS: usize = 10_000;
 /// Prefixes that one stream follows at most.
 const PREFIXES: usize = 1000;
 
+/// How many streams each identity has open.
+#[derive(Default)]
+pub(crate) struct OpenWatches(Mutex<HashMap<Principal, usize>>);
+
+/// One of them; dropping it makes room for another.
+struct OpenWatch {
+    all: Arc<OpenWatches>,
+    whose: Principal,
+}
+
+impl OpenWatches {
+    fn open(self: &Arc<Self>, whose: Principal, most: usize) -> Option<OpenWatch> {
+        let mut counts = self.0.lock();
+        let count = counts.entry(whose.clone()).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(OpenWatch { all: self.clone(), whose })
+    }
+}
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        let mut counts = self.all.0.lock();
+        let left = counts.get_mut(&self.whose).map(|count| {
+            *count -= 1;
+            *count
+        });
+        if left == Some(0) {
+            counts.remove(&self.whose);
+        }
+    }
+}
+
 /// A stream's state between two events. There may be ten thousand of these: everything large in it is shared.
 struct Follower {
     parts: Arc<NativeParts>,
     subscription: Subscription,
     caller: Caller,
     connection: Arc<Connection>,
+    _open: OpenWatch,
     /// What the caller showed, to be examined again.
     credential: Option<SecretBytes>,
     /// How long what he has proven stands without another look.
@@ -55,6 +93,7 @@ impl Native {
     pub(crate) async fn watch(&self, ask: &Ask<'_>) -> Answer {
         let (scope, since) = wanted(ask)?;
         let heartbeat = Duration::from_secs(ask.query.number("heartbeat", 1, 300)?.unwrap_or(15));
+        let open = self.open_watch(ask).await?;
         let credential = ask.head.headers.get("authorization").map(|value| SecretBytes::new(value.to_vec()));
         let header = credential.as_ref().map(SecretBytes::expose);
         let proven = self.parts.callers.examine_again(ask.connection, header, ask.caller.request_id);
@@ -64,6 +103,7 @@ impl Native {
             parts: self.parts.clone(),
             caller,
             connection: ask.connection.clone(),
+            _open: open,
             credential,
             standing,
             heartbeat,
@@ -77,6 +117,16 @@ impl Native {
         follower.begin(since);
         let response = Response::new(200).with_header("Content-Type", "text/event-stream").with_header("Cache-Control", "no-store");
         Ok(response.with_stream(follow(follower)))
+    }
+
+    async fn open_watch(&self, ask: &Ask<'_>) -> Result<OpenWatch, Fault> {
+        let most = self.parts.watches_per_identity;
+        let whose = ask.caller.default_identity().map(Identity::principal);
+        if let Some(open) = whose.and_then(|whose| self.open_watches.open(whose, most)) {
+            return Ok(open);
+        }
+        let fault = Fault::too_many_streams(most);
+        Err(self.refuse(ask.head, ask.connection, ask.caller, "this identity has too many streams open", fault).await)
     }
 }
 

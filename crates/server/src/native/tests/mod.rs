@@ -4,6 +4,7 @@
 mod evidence;
 mod reads;
 mod routes;
+mod standing;
 mod strict;
 mod watching;
 mod writes;
@@ -186,6 +187,7 @@ impl World {
             back: back.clone(),
             clock: clock.clone(),
             max_value: 64 << 10,
+            watches_per_identity: 8,
             shutdown: shutdown.clone(),
         });
         let world = Self { native, engine, audit, back, clock, shutdown, callers: AtomicU32::new(0) };

@@ -7,27 +7,30 @@ use std::time::Duration;
 
 /// An event as it came: kind, revision to resume from, data.
 #[derive(Debug)]
-struct Told {
+pub(super) struct Told {
     kind: String,
     resume: Option<String>,
     data: Value,
 }
 
-struct Stream {
+pub(super) struct Stream {
     bytes: BodyStream,
     held: std::collections::VecDeque<Told>,
 }
 
 impl Stream {
     async fn open(world: &World, token: &str, query: &str) -> Self {
-        let response = world.send(token, "GET", &format!("/watch?{query}"), &[], b"").await;
-        assert_eq!(response.status, 200, "{query}");
+        Self::of(world.send(token, "GET", &format!("/watch?{query}"), &[], b"").await)
+    }
+
+    pub(super) fn of(response: Response) -> Self {
+        assert_eq!(response.status, 200);
         assert_eq!(response.header("Content-Type"), Some(&b"text/event-stream"[..]));
         let ResponseBody::Stream(bytes) = response.body else { panic!("no stream") };
         Self { bytes, held: Default::default() }
     }
 
-    async fn next(&mut self) -> Option<Told> {
+    pub(super) async fn next(&mut self) -> Option<Told> {
         while self.held.is_empty() {
             let bytes = self.bytes.next().await?;
             let text = std::str::from_utf8(&bytes).unwrap();
@@ -38,7 +41,7 @@ impl Stream {
     }
 
     /// The next event as `kind id`.
-    async fn told(&mut self) -> String {
+    pub(super) async fn told(&mut self) -> String {
         let told = self.next().await.expect("the stream goes on");
         format!("{} {}", told.kind, told.data["id"].as_str().unwrap_or_default()).trim_end().to_owned()
     }
@@ -166,6 +169,40 @@ async fn a_revision_that_is_not_known_and_a_follower_that_falls_behind_are_compa
     let told = slow.next().await.unwrap();
     assert_eq!((told.kind.as_str(), told.resume), ("compacted", Some(world.engine.revision().to_string())));
     assert!(slow.next().await.is_none());
+}
+
+#[tokio::test]
+async fn what_was_deleted_or_revoked_in_a_gap_is_told_before_the_stream_ends() {
+    let world = world().await;
+    let mut slow = Stream::open(&world, BOB, "id=team/a&id=team/b&id=team/hidden").await;
+    world.must(200, ALICE, "PATCH", "/keys/team/a/-/acl", NO_READER).await;
+    world.must(200, ALICE, "DELETE", "/keys/team/b", "").await;
+    for i in 0..=4096 {
+        world.must(200, ALICE, "PATCH", "/keys/team/hidden", &format!(r#"{{"description":"{i}"}}"#)).await;
+    }
+    let mut back = Stream::open(&world, BOB, "prefix=team/&since=7.1").await;
+    for expected in ["ready", "deleted team/b", "revoked team/a", "compacted"] {
+        assert_eq!(slow.told().await, expected);
+    }
+    assert_eq!(back.told().await, "deleted team/b");
+    let last = back.next().await.unwrap();
+    assert_eq!((last.kind.as_str(), last.resume), ("compacted", Some(world.engine.revision().to_string())));
+    assert!(slow.next().await.is_none() && back.next().await.is_none());
+}
+
+#[tokio::test]
+async fn one_identity_has_so_many_streams_open_and_others_have_theirs() {
+    let world = world().await;
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        open.push(Stream::open(&world, BOB, "id=team/a").await);
+    }
+    let refused = world.get(BOB, "/watch?id=team/a").await;
+    assert_eq!((refused.problem().as_str(), refused.response.header("Retry-After")), ("429 rate_limited", Some(&b"30"[..])));
+    assert_eq!(world.records().last().map(|r| r.outcome), Some("rate_limited"));
+    let _other = Stream::open(&world, ALICE, "id=team/a").await;
+    open.pop();
+    let _again = Stream::open(&world, BOB, "id=team/a").await;
 }
 
 #[tokio::test(start_paused = true)]
