@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::budget::Held;
+use super::call::Call;
 use super::connection::Connection;
 use super::head::{Head, Method};
 use super::limits::Limits;
@@ -109,6 +110,12 @@ impl Active {
         activity.came.store(true, Ordering::Relaxed);
         Self(activity.clone())
     }
+
+    /// Whether the connection has more requests in the making than twice its streams. A reset stream makes room for
+    /// another while its call goes on, so streams alone do not limit the calls.
+    fn is_one_too_many(&self, limits: &Limits) -> bool {
+        self.0.open.load(Ordering::Relaxed) > 2 * limits.h2_streams as usize
+    }
 }
 
 impl Drop for Active {
@@ -128,11 +135,24 @@ async fn answer<S: Service>(
     let is_head = head.method == Method::Head;
     let limit = front.service.body_limit(&head);
     let mut held = Held::new(front.budget.clone());
-    let response = match Box::pin(collect(body, limit, &front.limits, &mut held)).await {
-        Ok(body) => front.service.call(Request { head, body, connection }).await,
-        Err(why) => front.service.refused(&connection, why),
+    let collected = match active.is_one_too_many(&front.limits) {
+        false => Box::pin(collect(body, limit, &front.limits, &mut held)).await,
+        true => Err(Refusal::Overloaded),
     };
-    Ok(convert(response, is_head, front.shutdown.watch(), active))
+    let watch = front.shutdown.watch();
+    let (response, active) = match collected {
+        Ok(body) => {
+            let request = Request { head, body, connection };
+            let call = async move {
+                let response = front.service.call(request).await;
+                drop(held);
+                (response, active)
+            };
+            Call::new(call).await
+        }
+        Err(why) => (front.service.refused(&connection, why), active),
+    };
+    Ok(convert(response, is_head, watch, active))
 }
 
 /// Reads a body to its end, or to where it is too long.

@@ -19,6 +19,7 @@
 //!   the limit of the head.
 
 mod budget;
+mod call;
 mod connection;
 mod date;
 mod framing;
@@ -83,12 +84,12 @@ impl std::fmt::Debug for RequestBody {
 ///
 /// # Guarantees
 ///
-/// On HTTP/1 a call is never dropped because the client hung up; it ends by itself or with the process (after the
-/// drain time of a shutdown). On HTTP/2 a reset stream drops it.
+/// A call is never dropped because the client hung up or reset its stream ▲; it ends by itself or with the process (after
+/// the drain time of a shutdown). The body of an answer is dropped then.
 ///
 /// # Assumptions
 ///
-/// The future of [`Service::call`] lies inside each connection's task, so its size is paid once per connection.
+/// On HTTP/1 the future of [`Service::call`] lies inside each connection's task, so its size is paid once per connection.
 pub trait Service: Send + Sync + 'static {
     /// The most bytes of body this request may have; asked once, before the body is read.
     fn body_limit(&self, head: &Head) -> usize;

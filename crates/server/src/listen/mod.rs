@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::http::{Connection, Front, Limits, Service, Shutdown, serve_http1, serve_http2};
+use crate::http::{Connection, Front, Limits, Service, Shutdown, TlsFacts, serve_http1, serve_http2};
 use admission::{Admission, Pass};
 use rinse::Rinsed;
 
@@ -278,16 +278,15 @@ impl<S: Service> Door<S> {
         stack::overwrite();
         tokio::spawn(async move {
             match tls {
-                None => serve_http1(stream, Connection::new(peer, name, None), front).await,
+                None => serve_http1(stream, open.connection(peer, name, None), front).await,
                 // Boxed, so that no connection carries the space for its handshake or for the other protocol.
                 Some(tls) => {
                     let stream = Box::pin(stack::clean(handshake(stream, peer, &tls, &front))).await;
                     if let Some(stream) = stream {
-                        serve_tls(stream, peer, name, front).await;
+                        serve_tls(stream, peer, name, front, open).await;
                     }
                 }
             }
-            drop(open);
         });
     }
 }
@@ -302,6 +301,14 @@ impl Open {
     fn new(count: &Arc<AtomicUsize>, pass: Pass) -> Self {
         count.fetch_add(1, Ordering::AcqRel);
         Self { count: count.clone(), _pass: pass }
+    }
+
+    /// The connection that this counts, for as long as anybody knows of it: a request that goes on after its client has
+    /// left is waited for when the server ends, and keeps another connection out.
+    fn connection(self, peer: SocketAddr, listener: Arc<str>, tls: Option<TlsFacts>) -> Arc<Connection> {
+        let connection = Connection::new(peer, listener, tls);
+        connection.keep(Arc::new(self));
+        connection
     }
 }
 
@@ -330,11 +337,17 @@ async fn handshake<S: Service>(
     None
 }
 
-async fn serve_tls<S: Service>(stream: Box<TlsStream<Rinsed<TcpStream>>>, peer: SocketAddr, name: Arc<str>, front: Arc<Front<S>>) {
+async fn serve_tls<S: Service>(
+    stream: Box<TlsStream<Rinsed<TcpStream>>>,
+    peer: SocketAddr,
+    name: Arc<str>,
+    front: Arc<Front<S>>,
+    open: Open,
+) {
     let facts = tls::facts(stream.get_ref().1);
     stack::overwrite();
     let is_http2 = facts.alpn.as_deref() == Some(b"h2");
-    let connection = Connection::new(peer, name, Some(facts));
+    let connection = open.connection(peer, name, Some(facts));
     if is_http2 {
         Box::pin(serve_http2(stream, connection, front)).await;
     } else {

@@ -3,6 +3,7 @@
 
 mod evidence;
 mod reads;
+mod resets;
 mod routes;
 mod standing;
 mod strict;
@@ -18,7 +19,7 @@ use claviger_crypto::{RootError, RootOfTrust};
 use claviger_domain::audit::Record;
 use claviger_domain::{Acl, Caller, Clock, Grant, Prefix, Preset, RequestId, SecretBytes, Timestamp};
 use claviger_engine::{Engine, Error, Precondition, Settings};
-use claviger_ports::{AuditError, AuditSink, LogCheckpoint, MemStore, Sealed};
+use claviger_ports::{AuditError, AuditSink, LogCheckpoint, MemStore, Sealed, Store};
 use claviger_wire::native::{AuditPage, SealStatus};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -173,8 +174,11 @@ pub(super) struct Reply {
 
 impl World {
     pub(super) async fn new() -> Self {
+        Self::on(Arc::new(MemStore::new())).await
+    }
+
+    pub(super) async fn on(store: Arc<dyn Store>) -> Self {
         let clock = Arc::new(Hand(AtomicI64::new(1_800_000_000_000_000_000)));
-        let store = Arc::new(MemStore::new());
         let audit = Arc::new(Sink::default());
         let ring = claviger_engine::initialise(&*store, &[&OpenRoot], clock.now()).await.unwrap();
         let settings = Settings { max_value: 64 << 10, ..Settings::default() };
