@@ -22,7 +22,7 @@ use super::limits::Limits;
 use super::refusal::Refusal;
 use super::response::{self, BodyStream, Response, ResponseBody};
 use super::shutdown::Watch;
-use super::timer::Timer;
+use super::timer::{Pace, Timer};
 use super::{Front, Request, RequestBody, Service};
 
 /// First size of the read buffer: a request with its credentials fits well.
@@ -40,9 +40,10 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send,
     S: Service,
 {
-    let mut wire = Wire::new(io, &front);
+    let mut wire = Wire::new(io, &connection, &front);
     let stop = match converse(&mut wire, &connection, &front).await {
         Stop::Refused(why) => {
+            wire.forget();
             let response = front.service.refused(&connection, why);
             let exchange = Exchange { version: Version::Http11, bodiless: false, keep: false };
             match wire.send(response, &exchange).await {
@@ -78,10 +79,12 @@ where
 {
     let head = wire.read_head(is_first).await?;
     let plan = framing::plan(&head)?;
-    let limit = front.service.body_limit(&head);
     let body = match plan.framing {
         Framing::Length(0) => Received::whole(Bytes::new()),
-        _ => wire.read_body(&plan, limit).await?,
+        _ => {
+            let limit = body_limit(&head, &plan, connection, front);
+            wire.read_body(&plan, limit).await?
+        }
     };
     let mut exchange = Exchange { version: head.version, bodiless: head.method == Method::Head, keep: plan.keep_alive && body.is_read };
     let request = Request { head, body: body.body, connection: connection.clone() };
@@ -96,6 +99,13 @@ where
         (false, true) if wire.input.is_empty() => Err(Stop::Finished),
         (false, _) => Err(Stop::Unread),
     }
+}
+
+/// The most bytes of body that are kept of this client.
+fn body_limit<S: Service>(head: &Head, plan: &Plan, connection: &Connection, front: &Front<S>) -> usize {
+    let (limit, unproven) = (front.service.body_limit(head), front.limits.unproven_body);
+    let is_small = matches!(plan.framing, Framing::Length(length) if length <= unproven as u64);
+    if is_small || limit <= unproven || front.service.may_send(head, connection) { limit } else { unproven }
 }
 
 /// Why a connection ends.
@@ -172,10 +182,12 @@ struct Wire<'a, I> {
     timer: Timer,
     watch: Watch,
     held: Held,
+    /// Bytes of the head that is being answered.
+    head: usize,
 }
 
 impl<'a, I: AsyncRead + AsyncWrite + Unpin> Wire<'a, I> {
-    fn new<S>(io: I, front: &'a Front<S>) -> Self {
+    fn new<S>(io: I, connection: &Connection, front: &'a Front<S>) -> Self {
         Self {
             io,
             limits: &front.limits,
@@ -185,13 +197,15 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Wire<'a, I> {
             output: Vec::new(),
             timer: Timer::new(),
             watch: front.shutdown.watch(),
-            held: Held::new(front.budget.clone()),
+            held: Held::alone(front.budget.clone(), connection.peer.ip()),
+            head: 0,
         }
     }
 
     // Heads
 
     async fn read_head(&mut self, is_first: bool) -> Result<Head, Stop> {
+        self.head = 0;
         self.wipe_input();
         if self.input.is_empty() {
             self.await_request(is_first).await?;
@@ -204,6 +218,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Wire<'a, I> {
             if may_end(&self.input, searched)
                 && let Some(head) = head::parse(&mut self.input, self.limits.head_bytes)?
             {
+                self.head = head.size();
                 return Ok(head);
             }
             searched = self.input.len();
@@ -261,21 +276,21 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Wire<'a, I> {
     // Bodies
 
     async fn read_body(&mut self, plan: &Plan, limit: usize) -> Result<Received, Stop> {
-        let started = Instant::now();
+        let pace = Pace::new(self.limits);
         match plan.framing {
-            Framing::Length(length) => self.read_length(length, plan, limit, started).await,
-            Framing::Chunked => self.read_chunks(plan, limit, started).await,
+            Framing::Length(length) => self.read_length(length, plan, limit, pace).await,
+            Framing::Chunked => self.read_chunks(plan, limit, pace).await,
         }
     }
 
-    async fn read_length(&mut self, length: u64, plan: &Plan, limit: usize, started: Instant) -> Result<Received, Stop> {
+    async fn read_length(&mut self, length: u64, plan: &Plan, limit: usize, mut pace: Pace) -> Result<Received, Stop> {
         let surplus = length.saturating_sub(limit as u64);
         if surplus > self.limits.body_surplus as u64 {
             return Ok(Received::too_large(false));
         }
         self.send_continue(plan).await?;
         if surplus > 0 {
-            self.discard(length, started).await?;
+            self.discard(length, pace).await?;
             return Ok(Received::too_large(true));
         }
         // Within `limit`, which is a `usize`.
@@ -283,12 +298,12 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Wire<'a, I> {
         while self.input.len() < length {
             let missing = length - self.input.len();
             self.make_room(missing.min(self.input.len().max(READ_BUFFER)), 0)?;
-            self.fill_body(started).await?;
+            self.fill_body(&mut pace).await?;
         }
         Ok(Received::whole(self.input.split_to(length).freeze()))
     }
 
-    async fn discard(&mut self, length: u64, started: Instant) -> Result<(), Stop> {
+    async fn discard(&mut self, length: u64, mut pace: Pace) -> Result<(), Stop> {
         let mut missing = length;
         loop {
             let here = usize::try_from(missing).unwrap_or(usize::MAX).min(self.input.len());
@@ -299,11 +314,11 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Wire<'a, I> {
             }
             self.wipe_input();
             self.make_room(JOINED_BODY, 0)?;
-            self.fill_body(started).await?;
+            self.fill_body(&mut pace).await?;
         }
     }
 
-    async fn read_chunks(&mut self, plan: &Plan, limit: usize, started: Instant) -> Result<Received, Stop> {
+    async fn read_chunks(&mut self, plan: &Plan, limit: usize, mut pace: Pace) -> Result<Received, Stop> {
         self.send_continue(plan).await?;
         let mut chunks = Chunks::new();
         let mut body = BytesMut::new();
@@ -326,7 +341,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Wire<'a, I> {
             }
             self.wipe_input();
             self.make_room(READ_BUFFER, body.capacity())?;
-            self.fill_body(started).await?;
+            self.fill_body(&mut pace).await?;
         }
     }
 
@@ -339,10 +354,13 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Wire<'a, I> {
         self.write(&[]).await
     }
 
-    async fn fill_body(&mut self, started: Instant) -> Result<(), Stop> {
-        let deadline = (Instant::now() + self.limits.body_pause).min(started + self.limits.body_time);
-        match self.fill(deadline, OnShutdown::GoOn).await {
-            Wait::Bytes => Ok(()),
+    async fn fill_body(&mut self, pace: &mut Pace) -> Result<(), Stop> {
+        let before = self.input.len();
+        match self.fill(pace.deadline(), OnShutdown::GoOn).await {
+            Wait::Bytes => {
+                pace.came(self.input.len() - before, self.limits);
+                Ok(())
+            }
             Wait::Eof => Err(Refusal::BodyCutShort.into()),
             Wait::TimedOut => Err(Refusal::BodyTimeout.into()),
             Wait::Broken | Wait::ShuttingDown => Err(Stop::Broken),
@@ -516,13 +534,13 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Wire<'a, I> {
         }
     }
 
-    /// Makes room for reading; `beside` is what the request holds outside of the input buffer.
+    /// Makes room for reading; `beside` is what the request holds outside of the input buffer, besides its head.
     fn make_room(&mut self, wanted: usize, beside: usize) -> Result<(), Refusal> {
         if self.input.capacity() == self.input.len() {
             self.input.reserve(wanted.max(IDLE_BUFFER));
             self.capacity = self.capacity.max(self.input.capacity());
         }
-        let is_covered = self.held.cover(self.input.capacity() + beside);
+        let is_covered = self.held.cover(self.head + self.input.capacity() + beside);
         if is_covered { Ok(()) } else { Err(Refusal::Overloaded) }
     }
 
@@ -543,6 +561,13 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Wire<'a, I> {
         }
         std::hint::black_box(&self.input);
         self.stained = 0;
+    }
+
+    /// Gives up what was read of a request that is refused: its client may take a while to go.
+    fn forget(&mut self) {
+        self.input.clear();
+        self.wipe_input();
+        self.held.release();
     }
 
     fn release_buffers(&mut self) {

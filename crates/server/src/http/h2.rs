@@ -16,9 +16,9 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout_at};
 
-use super::budget::Held;
+use super::budget::{Held, Pool};
 use super::call::Call;
 use super::connection::Connection;
 use super::head::{Head, Method};
@@ -26,6 +26,7 @@ use super::limits::Limits;
 use super::refusal::Refusal;
 use super::response::{self, BodyStream, Response, ResponseBody};
 use super::shutdown::Watch;
+use super::timer::Pace;
 use super::{Front, Request, RequestBody, Service};
 
 /// How often hyper asks a silent client whether it is still there.
@@ -92,6 +93,7 @@ async fn idle(activity: &Activity, period: Duration) {
 struct Activity {
     open: AtomicUsize,
     came: AtomicBool,
+    pool: Pool,
 }
 
 impl Activity {
@@ -133,10 +135,14 @@ async fn answer<S: Service>(
     let (parts, body) = request.into_parts();
     let head = Head::from_http2(&parts);
     let is_head = head.method == Method::Head;
-    let limit = front.service.body_limit(&head);
-    let mut held = Held::new(front.budget.clone());
-    let collected = match active.is_one_too_many(&front.limits) {
-        false => Box::pin(collect(body, limit, &front.limits, &mut held)).await,
+    drop(parts);
+    let mut held = Held::among(front.budget.clone(), connection.peer.ip(), &active.0.pool);
+    let is_refused = active.is_one_too_many(&front.limits) || !held.cover(head.size());
+    let collected = match is_refused {
+        false => {
+            let limit = body_limit(&head, &body, &connection, &front);
+            Box::pin(collect(body, limit, head.size(), &front.limits, &mut held)).await
+        }
         true => Err(Refusal::Overloaded),
     };
     let watch = front.shutdown.watch();
@@ -155,23 +161,30 @@ async fn answer<S: Service>(
     Ok(convert(response, is_head, watch, active))
 }
 
-/// Reads a body to its end, or to where it is too long.
-async fn collect(mut body: Incoming, limit: usize, limits: &Limits, held: &mut Held) -> Result<RequestBody, Refusal> {
+/// The most bytes of body that are kept of this client.
+fn body_limit<S: Service>(head: &Head, body: &Incoming, connection: &Connection, front: &Front<S>) -> usize {
+    let (limit, unproven) = (front.service.body_limit(head), front.limits.unproven_body);
+    let is_small = body.is_end_stream() || body.size_hint().upper().is_some_and(|length| length <= unproven as u64);
+    if is_small || limit <= unproven || front.service.may_send(head, connection) { limit } else { unproven }
+}
+
+/// Reads a body to its end, or to where it is too long; `beside` is what the request holds already.
+async fn collect(mut body: Incoming, limit: usize, beside: usize, limits: &Limits, held: &mut Held) -> Result<RequestBody, Refusal> {
     if body.is_end_stream() {
         return Ok(RequestBody::Complete(Bytes::new()));
     }
-    let end = Instant::now() + limits.body_time;
+    let mut pace = Pace::new(limits);
     let mut length: usize = 0;
     let mut kept = BytesMut::new();
     loop {
-        let frame = timeout_at(end, timeout(limits.body_pause, body.frame())).await;
-        let frame = match frame {
-            Ok(Ok(Some(Ok(frame)))) => frame,
-            Ok(Ok(Some(Err(_)))) => return Err(Refusal::BodyCutShort),
-            Ok(Ok(None)) => break,
-            Ok(Err(_)) | Err(_) => return Err(Refusal::BodyTimeout),
+        let frame = match timeout_at(pace.deadline(), body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) => return Err(Refusal::BodyCutShort),
+            Ok(None) => break,
+            Err(_) => return Err(Refusal::BodyTimeout),
         };
         let Ok(data) = frame.into_data() else { continue };
+        pace.came(data.len(), limits);
         length = length.saturating_add(data.len());
         if length > limit.saturating_add(limits.body_surplus) {
             return Ok(RequestBody::TooLarge);
@@ -181,7 +194,7 @@ async fn collect(mut body: Incoming, limit: usize, limits: &Limits, held: &mut H
             continue;
         }
         kept.extend_from_slice(&data);
-        if !held.cover(kept.capacity()) {
+        if !held.cover(beside + kept.capacity()) {
             return Err(Refusal::Overloaded);
         }
     }
@@ -291,6 +304,46 @@ mod tests {
             assert_eq!(status, 413, "{surplus}");
         }
         let (status, _) = ask(&mut sender, "POST", "/a", vec![b'x'; Echo::LIMIT]).await;
+        assert_eq!(status, 200);
+    }
+
+    #[tokio::test]
+    async fn header_lists_of_open_requests_count_and_those_beyond_the_budget_are_refused() {
+        let front = Echo::front(Limits { buffered_bytes: 4 << 20, ..Limits::default() });
+        let (near, far) = tokio::io::duplex(1 << 16);
+        tokio::spawn(serve(far, connection(), front.clone()));
+        let (mut sender, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
+        tokio::spawn(driver);
+        let mut open = Vec::new();
+        for _ in 0..60 {
+            let endless = http_body_util::StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, Infallible>>());
+            let request = http::Request::post("https://knox/a").header("a", "x".repeat(50_000)).body(endless).unwrap();
+            let answer = sender.send_request(request);
+            open.push(tokio::spawn(async move { answer.await.map(|answer| answer.status().as_u16()) }));
+        }
+        // A quarter of the budget is this address's: 21 of them.
+        let mut refused = 0;
+        while refused < 39 {
+            sleep(Duration::from_millis(5)).await;
+            for answer in open.extract_if(.., |answer| answer.is_finished()) {
+                assert_eq!(answer.await.unwrap().unwrap(), 503);
+                refused += 1;
+            }
+            assert!(front.budget.used() <= 1 << 20, "{}", front.budget.used());
+        }
+        assert_eq!(refused, 39);
+        open.iter().for_each(tokio::task::JoinHandle::abort);
+        sleep(Duration::from_millis(200)).await;
+        assert_eq!(front.budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn no_large_body_is_read_of_a_client_that_is_not_proven() {
+        let front = Echo::front(Limits::default());
+        let mut sender = client(&front).await;
+        let (status, _) = ask(&mut sender, "POST", "/unproven", vec![b'x'; 16 * 1024 + 1]).await;
+        assert_eq!(status, 413);
+        let (status, _) = ask(&mut sender, "POST", "/unproven", vec![b'x'; 16 * 1024]).await;
         assert_eq!(status, 200);
     }
 

@@ -82,6 +82,11 @@ impl Head {
         &self.method_name
     }
 
+    /// Bytes that it holds.
+    pub(crate) fn size(&self) -> usize {
+        self.headers.bytes.len() + self.headers.len() * size_of::<Field>()
+    }
+
     /// A head made of its parts, as if a client had sent it over HTTP/1.1; `None` when it would be refused. `target`
     /// and values are taken as they are. For tests and for calls that come from inside.
     pub fn build(method: &str, target: &str, headers: &[(&str, &str)]) -> Option<Self> {

@@ -11,10 +11,14 @@ pub struct Limits {
     pub head_bytes: usize,
     /// From the first byte of a head (for the first request: from the connection's start) to its end. Then 408.
     pub head_time: Duration,
-    /// Longest pause while a body arrives. Then 408 and close.
+    /// In each such time a body must end or bring [`Self::body_pace`] bytes. Else 408 and close.
     pub body_pause: Duration,
+    /// See [`Self::body_pause`]; what holds memory must make progress.
+    pub body_pace: usize,
     /// Longest time for a whole body. Then 408 and close.
     pub body_time: Duration,
+    /// Longest body of a client that is not proven by its head and certificate.
+    pub unproven_body: usize,
     /// How far a body may pass the route's limit and still be read away so that the connection is kept.
     pub body_surplus: usize,
     /// How long a connection without a request stays open; on HTTP/2 a few seconds at most (see `h2`).
@@ -27,7 +31,8 @@ pub struct Limits {
     pub linger_time: Duration,
     /// How many bytes are read away while lingering.
     pub linger_bytes: usize,
-    /// Bytes that heads and bodies above 16 KiB may hold together, over all connections. Beyond it: 503 and close.
+    /// Bytes that heads and bodies above 16 KiB for each connection may hold together, over all connections; those of one
+    /// address a quarter of it. Beyond it: 503 and close.
     pub buffered_bytes: usize,
     /// Requests at once on one HTTP/2 connection.
     pub h2_streams: u32,
@@ -49,7 +54,9 @@ impl Default for Limits {
             head_bytes: 1_114_112,
             head_time: Duration::from_secs(10),
             body_pause: Duration::from_secs(30),
+            body_pace: 64 * 1024,
             body_time: Duration::from_secs(300),
+            unproven_body: 16 * 1024,
             body_surplus: 256 * 1024,
             idle_time: Duration::from_secs(120),
             release_after: Duration::from_secs(2),

@@ -42,6 +42,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use budget::Budget;
+pub(crate) use connection::block;
 pub use connection::{Connection, TlsFacts};
 pub use h1::serve as serve_http1;
 pub use h2::serve as serve_http2;
@@ -66,7 +67,7 @@ pub struct Request {
 pub enum RequestBody {
     /// All of it, with transfer coding and trailers removed.
     Complete(Bytes),
-    /// It was longer than [`Service::body_limit`] allows; none of it is kept.
+    /// It was longer than [`Service::body_limit`] or [`Service::may_send`] allows; none of it is kept.
     TooLarge,
 }
 
@@ -93,6 +94,13 @@ impl std::fmt::Debug for RequestBody {
 pub trait Service: Send + Sync + 'static {
     /// The most bytes of body this request may have; asked once, before the body is read.
     fn body_limit(&self, head: &Head) -> usize;
+
+    /// Whether the sender of this head is known to be somebody, so that more than [`Limits::unproven_body`] bytes of body
+    /// are kept for him. Asked before such a body is read, and only then; by itself everybody is somebody.
+    fn may_send(&self, head: &Head, connection: &Connection) -> bool {
+        let _ = (head, connection);
+        true
+    }
 
     /// Answers one request.
     fn call(&self, request: Request) -> impl Future<Output = Response> + Send;
@@ -121,7 +129,7 @@ pub struct Front<S> {
     pub service: Arc<S>,
     /// Sizes and times.
     pub limits: Limits,
-    /// Bytes that large heads and bodies may hold together.
+    /// Bytes that heads and bodies may hold together.
     pub budget: Arc<Budget>,
     /// Tells connections to end.
     pub shutdown: Shutdown,

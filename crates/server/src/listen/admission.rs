@@ -1,10 +1,12 @@
 //! How many connections may be open: in all, and from one address.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+
+use crate::http::block;
 
 /// Counts open connections.
 #[derive(Debug)]
@@ -67,14 +69,6 @@ impl Drop for Pass {
                 open.by_address.remove(&self.address);
             }
         }
-    }
-}
-
-/// The block of addresses that counts as one client: an IPv6 customer has at least a /64.
-fn block(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-        address => address,
     }
 }
 

@@ -43,6 +43,10 @@ impl Service for Echo {
         if &head.path[..] == b"/small" { 10 } else { Self::LIMIT }
     }
 
+    fn may_send(&self, head: &Head, _: &Connection) -> bool {
+        &head.path[..] != b"/unproven"
+    }
+
     async fn call(&self, request: Request) -> Response {
         let RequestBody::Complete(body) = request.body else { return Response::text(413, "too large") };
         match &request.head.path[..] {
@@ -94,8 +98,14 @@ struct Client {
 
 impl Client {
     fn of(front: &Arc<Front<Echo>>) -> Self {
+        Self::at(1, front)
+    }
+
+    /// From an address of its own.
+    fn at(address: u8, front: &Arc<Front<Echo>>) -> Self {
         let (pipe, far) = tokio::io::duplex(1 << 16);
-        tokio::spawn(serve(far, connection(), front.clone()));
+        let connection = Connection::new(([127, 0, 0, address], 1).into(), "test".into(), None);
+        tokio::spawn(serve(far, connection, front.clone()));
         Self { pipe, input: Vec::new() }
     }
 
@@ -359,13 +369,48 @@ async fn a_body_that_pauses_or_takes_too_long_times_out() {
     assert_eq!(started.elapsed().as_secs(), 30);
     let mut client = Client::new();
     let started = Instant::now();
-    client.send(head).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").await;
     for _ in 0..11 {
         tokio::time::sleep(Duration::from_secs(27)).await;
-        client.send("x").await;
+        client.send(vec![b'x'; 64 * 1024]).await;
     }
     client.expect_refusal("408").await;
     assert_eq!(started.elapsed().as_secs(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_body_that_stops_short_of_its_end_is_not_held_for_long() {
+    let front = Echo::front(Limits::default());
+    let mut client = Client::of(&front);
+    let started = Instant::now();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").await;
+    client.send(vec![b'x'; 999_000]).await;
+    while started.elapsed().as_secs() < 29 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        client.send("x").await;
+    }
+    client.expect_refusal("408").await;
+    assert_eq!(started.elapsed().as_secs(), 30);
+    assert_eq!(front.budget.used(), 0);
+}
+
+#[tokio::test]
+async fn no_large_body_is_read_of_a_client_that_is_not_proven() {
+    let front = Echo::front(Limits::default());
+    for coding in ["Content-Length: 10485760\r\nExpect: 100-continue", "Transfer-Encoding: chunked"] {
+        let mut client = Client::of(&front);
+        client.send(format!("POST /unproven HTTP/1.1\r\nHost: a\r\n{coding}\r\n\r\n")).await;
+        if coding.starts_with('T') {
+            client.send_all(format!("50000\r\n{}", "x".repeat(0x50000)).as_bytes()).await;
+        }
+        let (head, _) = client.answer().await;
+        assert!(head.starts_with("HTTP/1.1 413 ") && head.contains("Connection: close"), "{head}");
+        assert_eq!(front.budget.used(), 0);
+    }
+    let mut client = Client::of(&front);
+    client.send("POST /unproven HTTP/1.1\r\nHost: a\r\nContent-Length: 16384\r\n\r\n").await;
+    client.send(vec![b'x'; 16384]).await;
+    client.expect("200", "POST /unproven  host=a body=16384").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -437,8 +482,8 @@ async fn many_slow_large_heads_are_refused_beyond_the_budget() {
     let mut clients = Vec::new();
     let part = format!("GET /?{}", "x".repeat(200_000));
     let mut refused = 0;
-    for _ in 0..12 {
-        let mut client = Client::of(&front);
+    for address in 0..12 {
+        let mut client = Client::at(address, &front);
         client.send_all(part.as_bytes()).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
         if timeout(Duration::from_millis(50), client.pipe.read_buf(&mut client.input)).await.is_ok() {
@@ -460,7 +505,7 @@ async fn many_slow_large_heads_are_refused_beyond_the_budget() {
 async fn a_used_input_buffer_holds_zeros() {
     let front = Echo::front(Limits::default());
     let (mut pipe, far) = tokio::io::duplex(1 << 16);
-    let mut wire = Wire::new(far, &front);
+    let mut wire = Wire::new(far, &connection(), &front);
     pipe.write_all(b"GET /SENTINEL HTTP/1.1\r\nHost: SENTINEL\r\n\r\n").await.unwrap();
     let head = wire.read_head(true).await.unwrap();
     assert_eq!(&head.path[..], b"/SENTINEL");
