@@ -4,11 +4,12 @@ use crate::callers::Callers;
 use crate::http::{Connection, Head, Refusal, Request, Response, Service};
 use crate::knox::Knox;
 use crate::metrics::{Metrics, SurfaceLabel};
-use crate::native::Native;
+use crate::native::{self, Native};
 use claviger_audit::WakeRelay;
 use claviger_domain::audit::{Action, Outcome, Record, Subject};
 use claviger_domain::{Clock, RequestId};
 use claviger_engine::Engine;
+use claviger_wire::knox::route::is_clean_target;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,9 +26,9 @@ pub(crate) struct App {
 
 impl App {
     /// Where a request goes. Everything that is not the native API's is Knox's where Knox is on, since Knox answers
-    /// unknown paths too.
+    /// unknown paths too; and paths that are not clean, which it redirects to what they mean.
     fn surface(&self, head: &Head) -> SurfaceLabel {
-        let native = self.native.is_some() && (head.path.starts_with(b"/api/") || head.path.as_ref() == b"/api");
+        let native = self.native.is_some() && is_native(&head.path, self.knox.is_some());
         match (native, &self.knox) {
             (true, _) => SurfaceLabel::Native,
             (false, Some(_)) => SurfaceLabel::Knox,
@@ -38,8 +39,13 @@ impl App {
     async fn nowhere(&self, request: &Request) -> Response {
         let target: String = String::from_utf8_lossy(&request.head.path).chars().take(512).collect();
         let id = self.callers.request_id();
+        let nothing = || Response::text(404, "there is nothing here; see /api/v1\n");
+        if self.callers.anonymous(&request.connection).is_err() {
+            // A flood of these is not written down one by one.
+            return nothing();
+        }
         match self.record(id, request.connection.peer.ip(), &target, Outcome::NotFound, "no surface is configured there").await {
-            true => Response::text(404, "there is nothing here; see /api/v1\n"),
+            true => nothing(),
             false => Response::text(503, "the audit log cannot be written\n"),
         }
     }
@@ -51,12 +57,28 @@ impl App {
     }
 }
 
+/// Whether a path is the native API's. With Knox beside it, `/api/../v0/keys/` is not.
+fn is_native(path: &[u8], knox_is_on: bool) -> bool {
+    let is_below = path.starts_with(b"/api/") || path == b"/api";
+    is_below && (!knox_is_on || is_clean_target(path))
+}
+
 impl Service for App {
     fn body_limit(&self, head: &Head) -> usize {
         match (self.surface(head), &self.native, &self.knox) {
             (SurfaceLabel::Native, Some(native), _) => native.body_limit(head),
             (SurfaceLabel::Knox, _, Some(knox)) => knox.body_limit(),
             _ => 0,
+        }
+    }
+
+    fn may_send(&self, head: &Head, connection: &Connection) -> bool {
+        match self.surface(head) {
+            SurfaceLabel::Native => {
+                native::authorization(&head.headers).is_ok_and(|header| self.callers.is_proven_native(connection, header))
+            }
+            SurfaceLabel::Knox => self.callers.is_proven_knox(connection, head.headers.get("authorization")),
+            _ => false,
         }
     }
 
@@ -89,5 +111,24 @@ impl Service for App {
 
     fn turned_away(&self, _: SocketAddr) {
         self.metrics.turned_away();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_leads_out_of_the_native_api_is_not_its_own() {
+        for path in ["/api", "/api/v1", "/api/v1/keys/a", "/api/", "/api/v1/keys/%zz"] {
+            assert!(is_native(path.as_bytes(), true), "{path}");
+        }
+        for path in ["/api/../v0/keys/", "/api/%2e%2e/v0/keys/", "/api/%2E./v0/keys/", "/api//v1/keys", "/api/v1/./keys"] {
+            assert!(!is_native(path.as_bytes(), true), "{path}");
+            assert!(is_native(path.as_bytes(), false), "{path}");
+        }
+        for path in ["/apis", "/v0/keys/", "//api/v1", "/"] {
+            assert!(!is_native(path.as_bytes(), true) && !is_native(path.as_bytes(), false), "{path}");
+        }
     }
 }

@@ -2,7 +2,10 @@
 //! limit on failures.
 //!
 //! # Guarantees
-//! A certificate is verified once per connection, and again when the roots change or something in its path expires ▲.
+//! - A certificate is verified once per connection, and again when the roots change or something in its path expires ▲.
+//! - Only what could be guessed, a token, is not looked at after too many failures from an address. Who shows nothing, or
+//!   a certificate, neither is kept out by others' failures nor keeps others out; beyond the limit his failures are only
+//!   not told apart and not written down.
 
 use crate::http::Connection;
 use claviger_authn::{
@@ -61,8 +64,10 @@ struct Methods {
 /// Turns credentials into callers. Shared by all surfaces.
 pub struct Callers {
     methods: RwLock<Arc<Methods>>,
-    /// Failures to prove anything, by address.
-    denials: Denials,
+    /// Wrong tokens, by address.
+    guesses: Denials,
+    /// Other requests without a proof, by address.
+    unproven: Denials,
     /// Refusals of proven identities, wherever they come from.
     refusals: Denials,
     clock: Arc<dyn Clock>,
@@ -119,15 +124,22 @@ impl Accepted {
         Self { header: None, proven: self.proven.clone(), also: self.also.clone() }
     }
 
-    fn caller(self, id: RequestId, connection: &Connection) -> Result<Caller, AuthFailure> {
-        let nobody = || AuthFailure::Unauthenticated(Rejection::NoProvider.to_string());
-        let caller = Caller::new(self.proven, id, Some(connection.peer.ip())).ok_or_else(nobody)?;
-        Ok(caller.with_other_names(self.also))
-    }
-
     fn fits(&self, header: Option<&[u8]>) -> bool {
         self.header.as_deref() == header
     }
+
+    fn caller(self, connection: &Connection, id: RequestId) -> Result<Caller, Rejection> {
+        let caller = Caller::new(self.proven, id, Some(connection.peer.ip())).ok_or(Rejection::NoProvider)?;
+        Ok(caller.with_other_names(self.also))
+    }
+}
+
+/// What a proof starts from.
+struct Ground {
+    methods: Arc<Methods>,
+    known: Option<Arc<Known>>,
+    /// Whether this very credential was accepted on this connection, by methods that are no longer in force.
+    stood_before: bool,
 }
 
 /// Which surface's rules a credential follows.
@@ -135,6 +147,17 @@ impl Accepted {
 enum Rules {
     Knox,
     Native,
+}
+
+impl Rules {
+    /// Whether a header holds something that who tries often enough could hit upon. A name is nothing of the kind: the
+    /// certificate proves it.
+    fn is_guessable(self, header: Option<&[u8]>) -> bool {
+        match self {
+            Self::Knox => header.and_then(Credential::parse).is_some_and(|c| c.kind == b'u'),
+            Self::Native => header.is_some_and(|h| h.starts_with(b"Bearer ")),
+        }
+    }
 }
 
 impl Methods {
@@ -156,13 +179,6 @@ impl Methods {
             return Err(Rejection::NoProvider);
         }
         let attempt = Attempt { certificate: proof, claimed_name, token };
-        // A name that is claimed must be proven. Were it only left out, who has two identities could hide one behind a wrong
-        // name, and grant to that one what he may not grant to himself.
-        if claimed_name.is_some()
-            && let Verdict::Rejected(why) = self.names.authenticate(&attempt)
-        {
-            return Err(why);
-        }
         let mut methods: Vec<&dyn Authenticator> = Vec::with_capacity(4);
         if let Some(tokens) = self.tokens.as_deref().filter(|_| token.is_some()) {
             methods.push(tokens);
@@ -174,9 +190,22 @@ impl Methods {
             }
         }
         match prove(&methods, &attempt) {
-            Verdict::Verified(proven) => Ok(proven),
+            Verdict::Verified(proven) => self.with_its_claim(proven, &attempt),
             Verdict::Rejected(why) => Err(why),
             Verdict::NotPresented => Err(Rejection::NoProvider),
+        }
+    }
+
+    /// A name that is claimed must be proven. Were it only left out, who has two identities could hide one behind a wrong
+    /// name, and grant to that one what he may not grant to himself.
+    fn with_its_claim(&self, proven: Arc<[Proven]>, attempt: &Attempt<'_>) -> Result<Arc<[Proven]>, Rejection> {
+        let is_claim_proven = attempt.claimed_name.is_none() || proven.iter().any(|p| p.method == self.names.method());
+        match is_claim_proven {
+            true => Ok(proven),
+            false => match self.names.authenticate(attempt) {
+                Verdict::Rejected(why) => Err(why),
+                Verdict::Verified(_) | Verdict::NotPresented => Ok(proven),
+            },
         }
     }
 }
@@ -192,7 +221,8 @@ impl Callers {
     ) -> Self {
         Self {
             methods: RwLock::new(Methods::new(verifiers, names, tokens)),
-            denials: Denials::new(limits),
+            guesses: Denials::new(limits),
+            unproven: Denials::new(limits),
             refusals: Denials::new(DenialLimits { burst: REFUSALS.max(limits.burst), forgive_one_after: REFUSAL_FORGIVEN, ..limits }),
             clock,
             replaced: Notify::new(),
@@ -237,16 +267,14 @@ impl Callers {
         authorization: Option<&[u8]>,
         id: RequestId,
     ) -> Result<(Caller, Standing), AuthFailure> {
-        let methods = self.methods.read().clone();
-        let now = self.clock.now();
-        let known = connection.kept::<Known>().filter(|k| Arc::ptr_eq(&k.methods, &methods) && k.proof.is_current(&methods.verifiers, now));
-        let before = known.as_ref().and_then(|k| Some((k.native.as_ref().filter(|a| a.fits(authorization))?, k.proof.good_until())));
-        let (accepted, good_until) = match before {
-            Some((accepted, good_until)) => (Ok(accepted.clone_without_header()), good_until),
-            None => self.prove(connection, methods.clone(), known, authorization, Rules::Native),
-        };
-        let accepted = accepted.map_err(|why| AuthFailure::Unauthenticated(why.to_string()))?;
-        Ok((accepted.caller(id, connection)?, Standing { methods, examined: now, good_until }))
+        let (methods, examined) = (self.methods.read().clone(), self.clock.now());
+        let accepted = self
+            .standing(connection, authorization, Rules::Native)
+            .or_else(|ground| self.prove(connection, ground, authorization, Rules::Native));
+        let caller = accepted.and_then(|accepted| accepted.caller(connection, id));
+        let caller = caller.map_err(|why| AuthFailure::Unauthenticated(why.to_string()))?;
+        let good_until = connection.kept::<Known>().map_or(examined, |known| known.proof.good_until());
+        Ok((caller, Standing { methods, examined, good_until }))
     }
 
     /// The number of the roots in force.
@@ -276,26 +304,76 @@ impl Callers {
         self.caller(connection, authorization, id, Rules::Native)
     }
 
+    /// Whether head and certificate prove a caller by Knox's rules, before the body is read. A failure is not counted: the
+    /// request that follows will be.
+    pub fn is_proven_knox(&self, connection: &Connection, authorization: Option<&[u8]>) -> bool {
+        self.is_proven(connection, authorization, Rules::Knox)
+    }
+
+    /// As [`Callers::is_proven_knox`] by the native API's rules.
+    pub fn is_proven_native(&self, connection: &Connection, authorization: Option<&[u8]>) -> bool {
+        self.is_proven(connection, authorization, Rules::Native)
+    }
+
+    fn is_proven(&self, connection: &Connection, header: Option<&[u8]>, rules: Rules) -> bool {
+        match self.standing(connection, header, rules) {
+            Ok(_) => true,
+            Err(ground) if !ground.stood_before && rules.is_guessable(header) && self.check(&self.guesses, connection).is_err() => false,
+            Err(ground) => self.prove(connection, ground, header, rules).is_ok(),
+        }
+    }
+
+    /// Counts a request that is answered to anybody, as one that proves nothing.
+    ///
+    /// # Errors
+    /// [`AuthFailure::RateLimited`] after too many of them.
+    pub fn anonymous(&self, connection: &Connection) -> Result<(), AuthFailure> {
+        self.check(&self.unproven, connection)?;
+        self.unproven.failed(Some(connection.peer.ip()), None, self.clock.now());
+        Ok(())
+    }
+
     fn caller(&self, connection: &Connection, header: Option<&[u8]>, id: RequestId, rules: Rules) -> Result<Caller, AuthFailure> {
-        let address = connection.peer.ip();
-        let now = self.clock.now();
-        let limited = |l: claviger_authn::RateLimited| AuthFailure::RateLimited {
-            retry_after_seconds: l.retry_after.max(Duration::from_secs(1)).as_secs(),
+        let ground = match self.standing(connection, header, rules) {
+            Ok(accepted) => return accepted.caller(connection, id).map_err(|why| AuthFailure::Unauthenticated(why.to_string())),
+            Err(ground) => ground,
         };
+        let guessable = rules.is_guessable(header) && !ground.stood_before;
+        if guessable {
+            self.check(&self.guesses, connection)?;
+        }
+        let proven = self.prove(connection, ground, header, rules).and_then(|accepted| accepted.caller(connection, id));
+        proven.map_err(|why| self.failed(connection, guessable, &why))
+    }
+
+    /// Counts a failure, and says what it is.
+    fn failed(&self, connection: &Connection, guessable: bool, why: &Rejection) -> AuthFailure {
+        if !guessable && let Err(limited) = self.anonymous(connection) {
+            return limited;
+        }
+        if guessable {
+            self.guesses.failed(Some(connection.peer.ip()), None, self.clock.now());
+        }
+        AuthFailure::Unauthenticated(why.to_string())
+    }
+
+    fn check(&self, failures: &Denials, connection: &Connection) -> Result<(), AuthFailure> {
+        failures
+            .check(Some(connection.peer.ip()), None, self.clock.now())
+            .map_err(|limited| AuthFailure::RateLimited { retry_after_seconds: limited.retry_after.max(Duration::from_secs(1)).as_secs() })
+    }
+
+    /// What this connection has proven before by this header: it stands, whoever else fails from the same address. Else what
+    /// is known of the connection, by the methods in force.
+    fn standing(&self, connection: &Connection, header: Option<&[u8]>, rules: Rules) -> Result<Accepted, Ground> {
         let methods = self.methods.read().clone();
-        let known = connection.kept::<Known>().filter(|k| Arc::ptr_eq(&k.methods, &methods) && k.proof.is_current(&methods.verifiers, now));
-        // What this connection has proven before stands, whoever else fails from the same address.
-        let accepted = match known.as_ref().and_then(|k| k.accepted(rules)).filter(|a| a.fits(header)) {
-            Some(accepted) => accepted.clone_without_header(),
-            None => {
-                self.denials.check(Some(address), None, now).map_err(limited)?;
-                self.prove(connection, methods, known, header, rules).0.map_err(|why| {
-                    self.denials.failed(Some(address), None, now);
-                    AuthFailure::Unauthenticated(why.to_string())
-                })?
-            }
-        };
-        accepted.caller(id, connection)
+        let now = self.clock.now();
+        let kept = connection.kept::<Known>();
+        let is_current = kept.as_ref().is_some_and(|k| Arc::ptr_eq(&k.methods, &methods) && k.proof.is_current(&methods.verifiers, now));
+        match (kept.as_ref().and_then(|k| k.accepted(rules)).filter(|a| a.fits(header)), is_current) {
+            (Some(accepted), true) => Ok(accepted.clone_without_header()),
+            (accepted, _) => Err(Ground { methods, stood_before: accepted.is_some(), known: kept.filter(|_| is_current) }),
+        }
     }
 
     /// Counts a refusal of a proven caller, and says for how long to hold its answer back: one who tries key after key is
@@ -319,15 +397,8 @@ impl Callers {
         Some(pause.min(longest)).filter(|pause| !pause.is_zero())
     }
 
-    /// Examines a credential, and until when what the certificate proves counts.
-    fn prove(
-        &self,
-        connection: &Connection,
-        methods: Arc<Methods>,
-        known: Option<Arc<Known>>,
-        header: Option<&[u8]>,
-        rules: Rules,
-    ) -> (Result<Accepted, Rejection>, Timestamp) {
+    fn prove(&self, connection: &Connection, ground: Ground, header: Option<&[u8]>, rules: Rules) -> Result<Accepted, Rejection> {
+        let Ground { methods, known, .. } = ground;
         let now = self.clock.now();
         let proof = match &known {
             Some(known) => known.proof.clone(),
@@ -339,12 +410,100 @@ impl Callers {
         };
         let also: Arc<[Identity]> = proof.all_identities().into();
         let accepted = proven.map(|proven| Accepted { header: header.map(Into::into), proven, also });
-        let (kept, good_until) = (accepted.as_ref().ok().cloned(), proof.good_until());
+        let kept = accepted.as_ref().ok().cloned();
         let (knox, native) = match (rules, known) {
             (Rules::Knox, known) => (kept, known.and_then(|k| k.native.clone())),
             (Rules::Native, known) => (known.and_then(|k| k.knox.clone()), kept),
         };
         connection.keep(Arc::new(Known { methods, proof, knox, native }));
-        (accepted, good_until)
+        accepted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use claviger_authn::StaticUser;
+
+    fn callers() -> Callers {
+        let alice = StaticUser { name: "alice".into(), groups: vec![], token: b"tok".to_vec().into() };
+        Callers::with_tokens(TokenTable::new(vec![alice]).unwrap())
+    }
+
+    /// A new connection from the one address of all tests.
+    fn connection() -> Arc<Connection> {
+        Connection::new(([10, 0, 0, 1], 1).into(), "test".into(), None)
+    }
+
+    fn verdict(result: Result<Caller, AuthFailure>) -> &'static str {
+        match result {
+            Ok(_) => "proven",
+            Err(AuthFailure::Unauthenticated(_)) => "unproven",
+            Err(AuthFailure::RateLimited { .. }) => "limited",
+        }
+    }
+
+    fn no_roots(generation: u64) -> Verifiers {
+        Verifiers { machines: None, services: None, break_glass: None, generation }
+    }
+
+    const RIGHT: Option<&[u8]> = Some(b"Bearer tok");
+    const WRONG: Option<&[u8]> = Some(b"Bearer wrong");
+
+    #[test]
+    fn who_shows_nothing_or_a_name_locks_nobody_behind_his_address_out() {
+        let callers = callers();
+        for header in [None, Some(&b"Machine host"[..]), None] {
+            for _ in 0..25 {
+                assert_ne!(verdict(callers.native(&connection(), header, RequestId(0))), "proven");
+                assert_ne!(verdict(callers.knox(&connection(), header.and(Some(b"0thost")), RequestId(0))), "proven");
+            }
+        }
+        assert_eq!(verdict(callers.native(&connection(), None, RequestId(0))), "limited", "so as not to fill the log");
+        assert_eq!(verdict(callers.native(&connection(), RIGHT, RequestId(0))), "proven");
+        assert_eq!(verdict(callers.knox(&connection(), Some(b"0utok"), RequestId(0))), "proven");
+    }
+
+    #[test]
+    fn tokens_are_not_looked_at_after_too_many_wrong_ones() {
+        let callers = callers();
+        let before = connection();
+        assert_eq!(verdict(callers.native(&before, RIGHT, RequestId(0))), "proven");
+        for _ in 0..25 {
+            callers.native(&connection(), WRONG, RequestId(0)).unwrap_err();
+        }
+        assert_eq!(verdict(callers.native(&connection(), RIGHT, RequestId(0))), "limited");
+        assert!(!callers.is_proven_native(&connection(), RIGHT));
+        assert_eq!(verdict(callers.native(&connection(), None, RequestId(0))), "unproven", "another matter");
+        assert_eq!(verdict(callers.native(&before, RIGHT, RequestId(0))), "proven", "it was before");
+    }
+
+    #[test]
+    fn new_roots_do_not_put_proven_connections_under_the_limit_of_their_address() {
+        let callers = callers();
+        let (asking, streaming) = (connection(), connection());
+        for connection in [&asking, &streaming] {
+            assert_eq!(verdict(callers.native(connection, RIGHT, RequestId(0))), "proven");
+        }
+        for _ in 0..25 {
+            callers.native(&connection(), WRONG, RequestId(0)).unwrap_err();
+        }
+        callers.replace_verifiers(no_roots(1));
+        assert_eq!(verdict(callers.native(&asking, RIGHT, RequestId(0))), "proven");
+        assert_eq!(verdict(callers.native(&asking, WRONG, RequestId(0))), "limited", "another token is a guess");
+        assert_eq!(verdict(callers.examine_again(&streaming, RIGHT, RequestId(0)).map(|(caller, _)| caller)), "proven");
+        assert_eq!(verdict(callers.examine_again(&streaming, WRONG, RequestId(0)).map(|(caller, _)| caller)), "unproven", "never limited");
+    }
+
+    #[test]
+    fn a_look_before_the_body_counts_no_failure() {
+        let callers = callers();
+        for _ in 0..100 {
+            assert!(!callers.is_proven_native(&connection(), WRONG));
+            assert!(!callers.is_proven_knox(&connection(), Some(b"0uwrong")));
+        }
+        assert!(callers.is_proven_native(&connection(), RIGHT));
+        assert!(callers.is_proven_knox(&connection(), Some(b"0utok")));
     }
 }

@@ -27,6 +27,7 @@ mod watch;
 
 pub use backstage::{AuditQuery, Backstage};
 pub use openapi::openapi;
+pub(crate) use request::authorization;
 pub use routes::{Needs, Operation, Param, ROUTES, Route};
 
 use crate::callers::{AuthFailure, Callers};
@@ -131,6 +132,7 @@ impl Native {
         let path = request::path(head);
         let routed = path.as_deref().map(|path| route(head.method, path)).map_err(Clone::clone);
         if let Ok(Routed::To(Route { operation: Operation::Describe, query, .. }, _)) = routed {
+            self.parts.callers.anonymous(connection).map_err(|limited| Fault::from(&limited))?;
             let checked = Query::parse(head.query.as_deref(), query);
             let (outcome, reason) = if checked.is_ok() { (Outcome::Ok, "") } else { (Outcome::Invalid, "no parameters are taken") };
             self.note_request(head, connection, id, None, outcome, reason).await?;
@@ -139,7 +141,11 @@ impl Native {
                 Err(error) => Err(Fault::invalid(error)),
             };
         }
-        let caller = match self.parts.callers.native(connection, head.headers.get("authorization"), id) {
+        let header = match authorization(&head.headers) {
+            Ok(header) => header,
+            Err(error) => return Err(self.two_credentials(error, head, connection, id).await),
+        };
+        let caller = match self.parts.callers.native(connection, header, id) {
             Ok(caller) => caller,
             Err(failure) => return Err(self.unproven(&failure, head, connection, id).await),
         };
@@ -258,6 +264,16 @@ impl Native {
         };
         match self.note_request(head, connection, id, None, fault.outcome(), why).await {
             Ok(()) => fault,
+            Err(unkept) => unkept,
+        }
+    }
+
+    async fn two_credentials(&self, error: FieldError, head: &Head, connection: &Connection, id: RequestId) -> Fault {
+        if let Err(limited) = self.parts.callers.anonymous(connection) {
+            return Fault::from(&limited);
+        }
+        match self.note_request(head, connection, id, None, Outcome::Invalid, "two credentials").await {
+            Ok(()) => Fault::invalid(error),
             Err(unkept) => unkept,
         }
     }

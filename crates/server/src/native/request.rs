@@ -140,12 +140,22 @@ pub(crate) fn version_id(text: &str) -> Checked<VersionId> {
 
 /// The only value of a header field; none when it is absent.
 fn single<'h>(headers: &'h Headers, name: &'static str, field: &'static str) -> Checked<Option<&'h str>> {
+    let Some(value) = single_bytes(headers, name, field)? else { return Ok(None) };
+    std::str::from_utf8(value).map(Some).or(bad(field, "must be text"))
+}
+
+fn single_bytes<'h>(headers: &'h Headers, name: &'static str, field: &'static str) -> Checked<Option<&'h [u8]>> {
     let mut values = headers.get_all(name);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return bad(field, "stands twice");
     }
-    std::str::from_utf8(value).map(Some).or(bad(field, "must be text"))
+    Ok(Some(value))
+}
+
+/// The credential in a request's head. Two would be two callers.
+pub(crate) fn authorization(headers: &Headers) -> Checked<Option<&[u8]>> {
+    single_bytes(headers, "authorization", "authorization")
 }
 
 /// What the request expects its object to be.

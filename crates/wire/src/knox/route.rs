@@ -105,6 +105,12 @@ pub fn decoded_path<'a>(method: &str, path: &'a [u8]) -> Option<Cow<'a, [u8]>> {
     parse_other_form(method, path, None, |url| Cow::Owned(url.path.clone().into_owned()))
 }
 
+/// Whether a raw path is one that [`route`] would not redirect. One that does not decode is not redirected either.
+#[must_use]
+pub fn is_clean_target(path: &[u8]) -> bool {
+    percent_decode(path, Plus::Literal).is_none_or(|path| is_clean(&path))
+}
+
 /// `/path?query`: nearly every request.
 fn route_origin_form<'a>(method: &str, path: &'a [u8], query: Option<&[u8]>) -> Routed<'a> {
     let Some(path) = percent_decode(path, Plus::Literal) else {

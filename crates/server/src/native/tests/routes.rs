@@ -174,3 +174,34 @@ async fn a_burst_of_failures_is_limited_and_not_written_down() {
     let kept = world.records();
     assert!(kept.len() < 40 && kept.iter().all(|k| k.outcome == "unauthenticated"), "{}", kept.len());
 }
+
+#[tokio::test]
+async fn the_description_is_given_to_anybody_but_not_without_end() {
+    let world = World::new().await;
+    let connection = Connection::new(([10, 9, 9, 9], 1).into(), "test".into(), None);
+    let ask = |target: &str, token: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("Authorization", &*bearer)];
+        let head = Head::build("GET", target, if token.is_empty() { &[] } else { &headers }).unwrap();
+        world.native.handle(Request { head, body: RequestBody::Complete(Bytes::new()), connection: connection.clone() })
+    };
+    assert_eq!(ask("/api/v1/openapi.json", "").await.status, 200);
+    for _ in 0..40 {
+        ask("/api/v1/openapi.json", "").await;
+    }
+    world.records();
+    assert_eq!(ask("/api/v1/openapi.json", "").await.status, 429);
+    assert!(world.records().is_empty());
+    assert_eq!(ask("/api/v1/whoami", ALICE).await.status, 200, "who shows a token is not kept out");
+}
+
+#[tokio::test]
+async fn two_credentials_are_refused_whichever_comes_first() {
+    let world = World::new().await;
+    let bearer = format!("Bearer {NOBODY}");
+    let reply = world.call(ALICE, "GET", "/whoami", &[("Authorization", &bearer)], "").await;
+    assert_eq!(reply.problem(), "400 invalid authorization");
+    let kept = world.records().pop().unwrap();
+    assert_eq!((kept.outcome, kept.who), ("invalid", None));
+    assert!(!kept.all.contains(NOBODY) && !kept.all.contains(ALICE));
+}
