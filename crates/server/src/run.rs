@@ -304,6 +304,8 @@ pub struct Server {
     serving: Vec<Serving>,
     opened: Opened,
     reloader: Arc<Reloader>,
+    /// What the files in force looked like before they were read.
+    seen: Stamps,
     app: Arc<App>,
     signals: Signals,
 }
@@ -330,12 +332,13 @@ impl Signals {
 pub async fn start(config: &Config, tokens: Option<TokenTable>, memory: String) -> Result<Server> {
     let signals = Signals::catch().context("catching signals")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    check_files(config)?;
+    // Files are read once, before anything is opened; one that changes from here on is read again as any other change.
+    let files = Files::of(config);
+    let (tls, mut verifiers) = files.read()?;
     let opened = Opened::open(config).await?;
-    let roots = RootFiles::of(config, Some(opened.emergency_root.clone()));
-    let callers =
-        Arc::new(Callers::new(roots.read(1)?, config.auth.machine_names, tokens.map(Arc::new), config.auth.denials, clock.clone()));
-    let tls = TlsHandle::new(read_identity(config)?, Protocols::Http2AndHttp1).context("TLS")?;
+    let roots = RootFiles { emergency: Some(opened.emergency_root.clone()), ..files.roots };
+    verifiers.break_glass = roots.break_glass()?;
+    let callers = Arc::new(Callers::new(verifiers, config.auth.machine_names, tokens.map(Arc::new), config.auth.denials, clock.clone()));
     let metrics = Arc::new(Metrics::new(&opened.engine, &opened.log));
     let shutdown = Shutdown::new();
     let stopping = Arc::new(AtomicBool::new(false));
@@ -392,10 +395,10 @@ pub async fn start(config: &Config, tokens: Option<TokenTable>, memory: String) 
         let health = Arc::new(Health { metrics, log: opened.log.clone(), engine: opened.engine.clone(), stopping: stopping.clone() });
         serving.push(serve(vec![listener], None, health, config.limits.clone(), shutdown.clone())?);
     }
-    let files = roots.paths().chain([config.certificate.clone(), config.private_key.clone()]).collect::<Vec<_>>();
+    let (files, seen) = (files.paths, files.stamps);
     let reloader = Arc::new(Reloader { config: config.clone(), roots, files, callers, tls, sinks, generation: AtomicU64::new(1) });
     let report = opened.report.clone();
-    Ok(Server { addresses, metrics_address, report, shutdown, stopping, serving, opened, reloader, app, signals })
+    Ok(Server { addresses, metrics_address, report, shutdown, stopping, serving, opened, reloader, seen, app, signals })
 }
 
 /// Where `break-glass` leaves its notes.
@@ -477,7 +480,6 @@ impl Server {
     /// When signals cannot be had.
     pub async fn run_until_signal(mut self) -> Result<()> {
         let mut look = tokio::time::interval(Duration::from_secs(1));
-        let mut seen = self.reloader.stamps();
         loop {
             tokio::select! {
                 _ = self.signals.terminate.recv() => break,
@@ -488,9 +490,9 @@ impl Server {
                 }
                 _ = look.tick() => {
                     self.record_emergencies().await;
-                    let now = self.reloader.stamps();
-                    if now != seen {
-                        seen = now;
+                    let now = stamps(&self.reloader.files);
+                    if now != self.seen {
+                        self.seen = now;
                         self.reloader.reload();
                     }
                 }
@@ -542,8 +544,8 @@ struct RootFiles {
 }
 
 impl RootFiles {
-    fn of(config: &Config, emergency: Option<String>) -> Self {
-        Self { emergency, machines: config.auth.machine_roots.clone(), bundles: config.auth.trust_bundles.clone() }
+    fn of(config: &Config) -> Self {
+        Self { emergency: None, machines: config.auth.machine_roots.clone(), bundles: config.auth.trust_bundles.clone() }
     }
 
     fn paths(&self) -> impl Iterator<Item = PathBuf> {
@@ -563,8 +565,43 @@ impl RootFiles {
             bundles.insert(domain.clone(), Roots::from_pem(&path.display().to_string(), &read(path)?)?);
         }
         let services = if bundles.is_empty() { None } else { Some(TrustBundles::new(bundles)) };
+        Ok(Verifiers { machines, services, break_glass: self.break_glass()?, generation })
+    }
+
+    fn break_glass(&self) -> Result<Option<MachineCertificates>> {
         let emergency = self.emergency.as_ref().map(|pem| Roots::from_pem("the emergency authority", pem.as_bytes())).transpose()?;
-        Ok(Verifiers { machines, services, break_glass: emergency.map(MachineCertificates::new), generation })
+        Ok(emergency.map(MachineCertificates::new))
+    }
+}
+
+/// When each file was last changed, and which file it is.
+type Stamps = Vec<Option<(SystemTime, u64, u64)>>;
+
+fn stamps(files: &[PathBuf]) -> Stamps {
+    use std::os::unix::fs::MetadataExt;
+    let stamp = |path: &PathBuf| std::fs::metadata(path).ok().and_then(|m| Some((m.modified().ok()?, m.len(), m.ino())));
+    files.iter().map(stamp).collect()
+}
+
+/// The files with certificates and roots that a configuration names, as they were before they were read.
+struct Files<'a> {
+    config: &'a Config,
+    roots: RootFiles,
+    paths: Vec<PathBuf>,
+    stamps: Stamps,
+}
+
+impl<'a> Files<'a> {
+    fn of(config: &'a Config) -> Self {
+        let roots = RootFiles::of(config);
+        let paths = roots.paths().chain([config.certificate.clone(), config.private_key.clone()]).collect::<Vec<_>>();
+        let stamps = stamps(&paths);
+        Self { config, roots, paths, stamps }
+    }
+
+    fn read(&self) -> Result<(TlsHandle, Verifiers)> {
+        let tls = TlsHandle::new(read_identity(self.config)?, Protocols::Http2AndHttp1)?;
+        Ok((tls, self.roots.read(1)?))
     }
 }
 
@@ -582,9 +619,7 @@ fn read_identity(config: &Config) -> Result<Identity> {
 /// # Errors
 /// Names the file and what is wrong with it.
 pub(crate) fn check_files(config: &Config) -> Result<()> {
-    TlsHandle::new(read_identity(config)?, Protocols::Http2AndHttp1)?;
-    RootFiles::of(config, None).read(1)?;
-    Ok(())
+    Files::of(config).read().map(drop)
 }
 
 /// Puts changed files in force while the server runs.
@@ -599,13 +634,6 @@ struct Reloader {
 }
 
 impl Reloader {
-    /// When each file was last changed, and which file it is.
-    fn stamps(&self) -> Vec<Option<(SystemTime, u64, u64)>> {
-        use std::os::unix::fs::MetadataExt;
-        let stamp = |path: &PathBuf| std::fs::metadata(path).ok().and_then(|m| Some((m.modified().ok()?, m.len(), m.ino())));
-        self.files.iter().map(stamp).collect()
-    }
-
     /// A file that cannot be used leaves what was in force.
     fn reload(&self) {
         match read_identity(&self.config).and_then(|identity| Ok(self.tls.replace(identity)?)) {
