@@ -158,6 +158,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::testing::{Authority, evidence};
+    use claviger_domain::{Acl, Caller, Capabilities, Capability, Principal, Proven, RequestId, check_rights_change};
+    use proptest::prelude::*;
 
     fn verified(names: &[&str]) -> VerifiedLeaf {
         let ca = Authority::root("ca");
@@ -224,5 +226,79 @@ mod tests {
         assert!(refuse(&["a.x"], &[b'y'; 100_000]).len() < 400);
         assert!(refuse(&["a.x"], b"\xff").contains('\u{fffd}'));
         assert_eq!(MachineNames::default().identity(&verified(&["*.x"]), None), Err(Rejection::NoOwnName));
+    }
+
+    /// A caller by a certificate of these names, as the server makes one: every name of the certificate is himself.
+    fn holder(leaf: &VerifiedLeaf) -> Caller {
+        let all: Vec<_> = leaf.names().map(|name| Identity::Machine { name: name.into() }).collect();
+        let proven = Proven { identity: all[0].clone(), method: "mtls" };
+        Caller::new(Arc::from([proven]), RequestId(1), None).unwrap().with_other_names(all.into())
+    }
+
+    fn is_self_grant(caller: &Caller, to: &Principal) -> bool {
+        let new = Acl::default().set(to.clone(), Capabilities::of([Capability::Read]));
+        check_rights_change(caller, &Acl::default(), &new).is_err()
+    }
+
+    #[test]
+    fn a_prefix_of_a_bracketed_address_is_the_address() {
+        for (ip, spelling) in [("::1", "[::1]"), ("10.0.0.1", "[10.0.0.1]")] {
+            let leaf = VerifiedLeaf { dns: vec![], ip: vec![ip.parse().unwrap()], valid_until: Timestamp(0) };
+            assert!(leaf.may_be_called(spelling));
+            for end in 1..=spelling.len() {
+                let prefix = Principal::MachinePrefix(spelling[..end].into());
+                assert!(is_self_grant(&holder(&leaf), &prefix), "{prefix}");
+            }
+        }
+    }
+
+    fn address_spelling(ip: IpAddr) -> impl Strategy<Value = String> {
+        let groups = |ip: std::net::Ipv6Addr| ip.segments().map(|g| format!("{g:04X}")).join(":");
+        let v6 = match ip {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let plain = vec![ip.to_string(), v6.to_string(), groups(v6), v6.to_string().to_uppercase()];
+        (prop::sample::select(plain), any::<bool>()).prop_map(|(s, bracketed)| if bracketed { format!("[{s}]") } else { s })
+    }
+
+    /// A certificate's DNS name and something to claim by it; some of it is nonsense, and `may_be_called` says so.
+    fn dns_and_claim() -> impl Strategy<Value = (VerifiedLeaf, String)> {
+        let pattern = "(\\*\\.|\\*)?[aAxX_*.\\-]{0,6}";
+        let claim = prop_oneof![Just(None), "[aX*.]{1,4}".prop_map(Some)];
+        (pattern, claim, any::<bool>(), any::<bool>()).prop_map(|(pattern, label, upper, dot)| {
+            let name = match label {
+                Some(label) => pattern.replacen('*', &label, 1),
+                None => pattern.clone(),
+            };
+            let name = if upper { name.to_ascii_uppercase() } else { name };
+            let leaf = VerifiedLeaf { dns: vec![pattern.into()], ip: vec![], valid_until: Timestamp(0) };
+            (leaf, if dot { name + "." } else { name })
+        })
+    }
+
+    fn address_and_claim() -> impl Strategy<Value = (VerifiedLeaf, String)> {
+        let ip =
+            prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u16; 8]>().prop_map(IpAddr::from), Just("::1".parse().unwrap())];
+        ip.prop_flat_map(|ip| {
+            let leaf = VerifiedLeaf { dns: vec![], ip: vec![ip], valid_until: Timestamp(0) };
+            (Just(leaf), address_spelling(ip))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_certificate_may_be_called_is_its_holder_to_separate_duties(
+            (leaf, claim) in prop_oneof![dns_and_claim(), address_and_claim()],
+        ) {
+            if !leaf.may_be_called(&claim) {
+                return Ok(());
+            }
+            let caller = holder(&leaf);
+            prop_assert!(is_self_grant(&caller, &Principal::Machine(claim.as_str().into())), "machine:{claim}");
+            for end in 1..=claim.len() {
+                prop_assert!(is_self_grant(&caller, &Principal::MachinePrefix(claim[..end].into())), "machine_prefix:{}", &claim[..end]);
+            }
+        }
     }
 }

@@ -159,13 +159,14 @@ pub(crate) fn check_no_self_grant(caller: &Caller, old: &Acl, new: &Acl) -> Resu
 fn could_reach(principal: &Principal, identity: &Identity) -> bool {
     let Identity::Machine { name } = identity else { return principal.matches(identity) };
     let written = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    if let Some(domain) = name.strip_prefix("*.") {
-        return could_be_below(principal, &written(domain));
+    if name.strip_prefix("*.").is_some_and(|domain| could_be_below(principal, &written(domain))) {
+        return true;
     }
     match (principal, address(name)) {
         (Principal::Machine(id), Some(mine)) => address(id) == Some(mine),
         (Principal::Machine(id), None) => written(id) == written(name),
-        (Principal::MachinePrefix(id), Some(_)) => id.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.' | b'[')),
+        // An address has too many spellings to compare them all: whatever can begin or be one is refused.
+        (Principal::MachinePrefix(id), Some(_)) => id.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.' | b'[' | b']')),
         (Principal::MachinePrefix(id), None) => written(name).starts_with(&written(id)),
         _ => false,
     }
@@ -253,7 +254,9 @@ mod tests {
         {
             assert!(is_himself("host1.x.com", to) && is_himself("Host1.X.com.", to), "{to}");
         }
-        for to in ["machine:::1", "machine:[::1]", "machine:0:0:0:0:0:0:0:1", "machine_prefix:0:", "machine_prefix:[::"] {
+        for to in
+            ["machine:::1", "machine:[::1]", "machine:0:0:0:0:0:0:0:1", "machine_prefix:0:", "machine_prefix:[::", "machine_prefix:[::1]"]
+        {
             assert!(is_himself("::1", to), "{to}");
         }
         for (name, to) in [
