@@ -78,7 +78,9 @@ pub fn authorize<'a, C: cap::Kind>(
     let permit = || Permit { key: key.key_ref(), by: None, kind: PhantomData };
     let wanted = C::CAPABILITY;
     let of_key = rights(&key.acl, caller);
-    if of_key.contains(wanted) {
+    // Where duties are separate, what a prefix gives can take away what the key gives.
+    let decided = of_key.contains(wanted) && !(key.separate_duties && Capabilities::USE.contains(wanted));
+    if decided {
         return Ok(permit());
     }
     if let Some(ExternalAllow { by }) = external {
@@ -88,10 +90,9 @@ pub fn authorize<'a, C: cap::Kind>(
         let using = Capabilities::USE.contains(wanted);
         return if using { Err(Denied::Lacks(wanted)) } else { Ok(permit()) };
     }
-    let all = prefixes.into_iter().fold(of_key, |sum, p| sum.union(worth(key.separate_duties, rights(&p.acl, caller))));
-    match all {
+    match worth(caller, &key.acl, key.separate_duties, prefixes) {
         all if all.contains(wanted) => Ok(permit()),
-        all if on_key(all).is_empty() => Err(Denied::Unseen),
+        all if all.is_empty() => Err(Denied::Unseen),
         _ => Err(Denied::Lacks(wanted)),
     }
 }
@@ -108,20 +109,17 @@ pub fn permits_by<'a>(
     separate_duties: bool,
     prefixes: impl IntoIterator<Item = &'a PrefixGrant>,
 ) -> Capabilities {
-    let add = |sum: Capabilities, p: &PrefixGrant| sum.union(worth(separate_duties, rights(&p.acl, caller)));
-    on_key(prefixes.into_iter().fold(rights(acl, caller), add))
+    worth(caller, acl, separate_duties, prefixes)
 }
 
 /// Each grant that reaches `caller` on `key` and what it is worth there. The sum of what counts is what [`authorize`] goes by.
 pub fn explain<'a>(caller: &'a Caller, key: &'a KeyMeta, prefixes: impl IntoIterator<Item = &'a PrefixGrant>) -> Vec<PrefixRights<'a>> {
-    let own = key.acl.reaching(caller).map(|grant| PrefixRights { prefix: None, grant, counts: on_key(grant.capabilities) });
-    let from_prefixes = prefixes.into_iter().flat_map(|p| {
-        // By all that the prefix gives him: rights split over several entries are worth no more than in one.
-        let counting = on_key(worth(key.separate_duties, rights(&p.acl, caller)));
-        let part =
-            move |grant: &'a Grant| PrefixRights { prefix: Some(&p.prefix), grant, counts: grant.capabilities.intersection(counting) };
-        p.acl.reaching(caller).map(part)
-    });
+    let prefixes: Vec<_> = prefixes.into_iter().collect();
+    // By all that he is given: rights split over several lists are worth no more than in one.
+    let counting = permits(caller, key, prefixes.iter().copied());
+    let part = |prefix, grant: &'a Grant| PrefixRights { prefix, grant, counts: grant.capabilities.intersection(counting) };
+    let own = key.acl.reaching(caller).map(|grant| part(None, grant));
+    let from_prefixes = prefixes.iter().flat_map(|p| p.acl.reaching(caller).map(move |grant| part(Some(&p.prefix), grant)));
     own.chain(from_prefixes).collect()
 }
 
@@ -139,10 +137,16 @@ fn rights(acl: &Acl, caller: &Caller) -> Capabilities {
     acl.grants().iter().filter(reach).fold(Capabilities::NONE, |sum, g| sum.union(g.capabilities))
 }
 
-/// What a prefix's grant is worth on a key: where duties are separate, who administers from above uses nothing.
-fn worth(separate_duties: bool, granted: Capabilities) -> Capabilities {
-    let administers = granted.contains(Capability::Admin);
-    if separate_duties && administers { granted.minus(Capabilities::USE) } else { granted }
+/// What the key's own grants and those of its prefixes are worth together: where duties are separate, who administers, by
+/// whatever list and under whatever name of his, uses nothing ▲.
+fn worth<'a>(caller: &Caller, acl: &Acl, separate_duties: bool, prefixes: impl IntoIterator<Item = &'a PrefixGrant>) -> Capabilities {
+    let mut administers = separate_duties && acl.could_be_administered_by(caller);
+    let mut all = rights(acl, caller);
+    for prefix in prefixes {
+        all = all.union(rights(&prefix.acl, caller));
+        administers = administers || (separate_duties && prefix.acl.could_be_administered_by(caller));
+    }
+    on_key(if administers { all.minus(Capabilities::USE) } else { all })
 }
 
 /// What of a set says something about a key that is there: who may create others may not know of it for that.
@@ -229,6 +233,47 @@ mod tests {
         assert_eq!(permits(&alice, &k, [&split]), Capabilities::of([Capability::Admin]));
         assert_eq!(authorize::<cap::List>(&alice, &k, [&creator], None).unwrap_err(), Denied::Unseen);
         assert!(permits(&alice, &k, [&creator]).is_empty());
+        let read_above = prefix("team/", acl(&[("user_group:ops", read)]));
+        let admin_above = prefix("", acl(&[("user:alice", Capabilities::of([Capability::Admin]))]));
+        let counts: Vec<_> = explain(&alice, &k, [&admin_above, &read_above]).iter().map(|r| r.counts.to_string()).collect();
+        assert_eq!(counts, ["admin", ""]);
+    }
+
+    #[test]
+    fn who_administers_a_key_of_separate_duties_uses_nothing_wherever_either_right_comes_from() {
+        let admin = ("user:alice", Capabilities::of([Capability::List, Capability::Admin]));
+        let read = ("user_group:ops", Capabilities::of([Capability::List, Capability::Read]));
+        let alice = caller("alice", &["ops"]);
+        for (on_key, on_team, on_all) in [
+            (vec![admin], vec![read], vec![]),
+            (vec![read], vec![admin], vec![]),
+            (vec![admin, read], vec![], vec![]),
+            (vec![], vec![admin], vec![read]),
+            (vec![], vec![read], vec![admin]),
+        ] {
+            let (team, all) = (prefix("team/", acl(&on_team)), prefix("", acl(&on_all)));
+            for separate in [false, true] {
+                let k = key(acl(&on_key), separate);
+                assert_eq!(authorize::<cap::Read>(&alice, &k, [&all, &team], None).is_ok(), !separate, "{on_key:?} {on_team:?} {on_all:?}");
+                assert!(authorize::<cap::Admin>(&alice, &k, [&all, &team], None).is_ok());
+            }
+            let member = caller("carol", &["ops"]);
+            assert!(authorize::<cap::Read>(&member, &key(acl(&on_key), true), [&all, &team], None).is_ok());
+        }
+    }
+
+    #[test]
+    fn who_administers_under_another_of_his_names_uses_nothing_under_this_one() {
+        let manage = ("machine:host1", Capabilities::of([Capability::Admin]));
+        let read = ("service:spiffe://d/s", Capabilities::of([Capability::Read]));
+        let k = key(acl(&[manage, read]), true);
+        let service = Identity::Service { id: "spiffe://d/s".into() };
+        let caller = Caller::new(Arc::from([Proven { identity: service, method: "spiffe" }]), RequestId(1), None).unwrap();
+        assert!(authorize::<cap::Read>(&caller, &k, [], None).is_ok());
+        for name in ["host1", "HOST1.", "*.x.com"] {
+            let caller = caller.clone().with_other_names(Arc::from([Identity::Machine { name: name.into() }]));
+            assert_eq!(authorize::<cap::Read>(&caller, &k, [], None).is_ok(), name == "*.x.com", "{name}");
+        }
     }
 
     #[test]

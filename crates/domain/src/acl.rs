@@ -127,6 +127,12 @@ impl Acl {
     pub fn reaching<'a>(&'a self, caller: &'a Caller) -> impl Iterator<Item = &'a Grant> {
         self.0.iter().filter(|g| caller.identities().any(|i| g.principal.matches(i)))
     }
+
+    /// Whether an entry makes `caller` an administrator, or would in a request under another of his names.
+    pub(crate) fn could_be_administered_by(&self, caller: &Caller) -> bool {
+        let administers = |g: &&Grant| g.capabilities.contains(Capability::Admin);
+        self.0.iter().filter(administers).any(|g| caller.all_his_names().any(|i| could_reach(&g.principal, i)))
+    }
 }
 
 /// Checks a change of an ACL where duties are separate.

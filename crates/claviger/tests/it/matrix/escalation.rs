@@ -480,6 +480,11 @@ fn creation(trial: &mut Trial) {
         "a creator lists himself as a reader: he is the administrator, and no more",
         vec![try_to("mallory", create_separate("free/a", "user:mallory", ADMIN), "201"), try_to("mallory", read("free/a"), DENIED)],
     );
+    trial.admin(&stage::put_prefix("both/", &[entry("user:mallory", &["create"]), entry("user_group:ops", READ)], false));
+    trial.idea(
+        "… or reads by a grant on the prefix what he has created and administers",
+        vec![try_to("mallory", create_separate("both/a", "user:friend", &["write"]), "201"), try_to("mallory", read("both/a"), DENIED)],
+    );
     let duties = |id: &str| Asked::json("PATCH", key(id, ""), json!({ "separate_duties": true }));
     trial.idea(
         "duties are made separate while one principal administers and uses",

@@ -121,12 +121,11 @@ impl Facts {
     pub(super) fn rights(&self, person: &Person) -> Rights {
         let mut all = given(&self.on_key, person);
         for list in self.on_prefixes.iter().chain([&self.on_everything]) {
-            let mut from_above = given(list, person);
-            let administers_from_above = from_above.contains("admin");
-            if self.separate && administers_from_above {
-                from_above.retain(|right| !USES.contains(right));
-            }
-            all.extend(from_above);
+            all.extend(given(list, person));
+        }
+        // Wherever each comes from.
+        if self.separate && all.contains("admin") {
+            all.retain(|right| !USES.contains(right));
         }
         // To be allowed to create others says nothing about this one.
         all.remove("create");

@@ -175,6 +175,17 @@ fn separate_duties() -> Vec<Situation> {
             vec![entry("machine:dev-machine", manage)],
             vec![entry("machine_prefix:dev-", READ)],
         ),
+        duties(
+            "key: user:alice list,admin, prefix: user:alice READ,create",
+            vec![entry("user:alice", manage)],
+            vec![entry("user:alice", &["list", "read", "create"])],
+        ),
+        duties(
+            "key: user:carol list,admin and user_group:ops READ",
+            vec![entry("user:carol", manage), entry("user_group:ops", READ)],
+            vec![],
+        ),
+        duties("prefix: user:lead READ", vec![], vec![entry("user:lead", READ)]),
         duties("key: service READ", vec![entry(&format!("service:{SERVICE}"), READ)], vec![]),
     ]
 }

@@ -160,7 +160,7 @@ fn reach(out: &mut String, cells: &Cells) {
 fn duties(out: &mut String, cells: &Cells) {
     let _ = writeln!(
         out,
-        "\n## Separate duties\n\nOn such keys sets are exact, who administers from above uses nothing, and nobody grants to himself (see the last table). Knox's\nclients may use them and never edit their rights.\n"
+        "\n## Separate duties\n\nOn such keys sets are exact, who administers, from wherever, uses nothing, and nobody grants to himself (see the last table). Knox's\nclients may use them and never edit their rights.\n"
     );
     let shown = ["read", "add a version", "promote", "destroy", "show rights", "change rights", "delete"];
     let rows: Vec<&Row> = routes::all().filter(|r| r.each && shown.contains(&r.what)).collect();
