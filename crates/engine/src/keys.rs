@@ -7,9 +7,9 @@ use crate::{Conflict, Error, Note, Refusal, Surface};
 use claviger_crypto::{Tombstone, add, negate, random};
 use claviger_domain::audit::{Action, Outcome, Record, RightsChange, Subject};
 use claviger_domain::{
-    Acl, Caller, Capabilities, Capability, Created, Generation, Incarnation, KeyId, KeyKind, KeyMeta, KeyRef, Labels, Permit, PrefixGrant,
-    Preset, Principal, Revision, SecretBytes, Timestamp, Transition, Version, VersionId, VersionState, Versions, authorize, cap,
-    may_create,
+    Acl, Caller, Capabilities, Capability, Created, Generation, Grant, Incarnation, KeyId, KeyKind, KeyMeta, KeyRef, Labels, Permit,
+    PrefixGrant, Preset, Principal, Revision, SecretBytes, Timestamp, Transition, Version, VersionId, VersionState, Versions, authorize,
+    cap, may_create,
 };
 use claviger_ports::{Change, DigestDelta, Effect, Expected, Sealed, Target, VersionRow, Write};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -56,7 +56,8 @@ pub struct NewKey {
     pub first: NewVersion,
     /// Grants beside the creator's.
     pub acl: Acl,
-    /// Further administrators, as the site's creation policy wants them.
+    /// The administrators, where the site's creation policy admits the caller: that of his identities which it admits, and
+    /// the owner whom it names. Empty where the grants decide; then the caller's default identity administers.
     pub owners: Vec<Principal>,
     /// In words.
     pub description: String,
@@ -332,12 +333,17 @@ impl Engine {
         let creator = caller.default_identity().ok_or(Error::Denied(Refusal::Create))?.principal();
         let manage =
             if new.separate_duties { Capabilities::of([Capability::List, Capability::Admin]) } else { Preset::Admin.capabilities() };
-        let own = Acl::default().set(creator.clone(), manage);
-        let acl = new.acl.clone().set(creator, manage);
-        let acl = new.owners.iter().fold(acl, |acl, owner| acl.set(owner.clone(), manage));
-        let acl = self.settings.default_grants.iter().fold(acl, |acl, g| acl.set(g.principal.clone(), g.capabilities));
+        let administer = |acl: Acl| match new.owners.as_slice() {
+            [] => acl.set(creator.clone(), manage),
+            owners => owners.iter().fold(acl, |acl, owner| acl.set(owner.clone(), manage)),
+        };
+        let administers = |g: &&Grant| g.capabilities.contains(Capability::Admin);
+        let by_default = |acl: Acl, g: &Grant| acl.set(g.principal.clone(), if administers(&g) { manage } else { g.capabilities });
+        let acl = self.settings.default_grants.iter().fold(administer(new.acl.clone()), by_default);
         acl.check_length()?;
         if new.separate_duties {
+            // What makes administrators is no grant of the creator's to himself.
+            let own = self.settings.default_grants.iter().filter(administers).fold(administer(Acl::default()), by_default);
             claviger_domain::check_rights_change(caller, &own, &acl)?;
         }
         let now = self.now();

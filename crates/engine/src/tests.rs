@@ -284,6 +284,23 @@ async fn who_administers_a_key_of_separate_duties_can_neither_read_it_nor_let_hi
 }
 
 #[tokio::test]
+async fn default_grants_that_administer_use_nothing_of_a_key_of_separate_duties() {
+    let default = |who: &str, preset: Preset| Grant { principal: who.parse().unwrap(), capabilities: preset.capabilities() };
+    let default_grants = vec![default("user_group:staff", Preset::Admin), default("user:backup", Preset::Read)];
+    let site = Site::with(Settings { default_grants, ..Settings::default() }).await;
+    let separate = |id: &str, separate_duties| NewKey { separate_duties, ..new_key(id, "x", &[]) };
+    let rights = |meta: &KeyMeta| meta.acl.grants().iter().map(|g| (g.principal.to_string(), g.capabilities.to_string())).collect();
+    // Alice is of the staff herself.
+    let made = site.engine.create(&user("alice"), "test", separate("apart", true)).await.unwrap();
+    let found: Vec<_> = rights(&made.meta);
+    let expected =
+        [("user:alice", "list,admin"), ("user_group:staff", "list,admin"), ("user:backup", "list,read,encrypt,decrypt,sign,verify")];
+    assert_eq!(found, expected.map(|(who, what)| (who.to_owned(), what.to_owned())));
+    let plain = site.engine.create(&user("alice"), "test", separate("plain", false)).await.unwrap();
+    assert_eq!(plain.meta.acl.entry(&"user_group:staff".parse().unwrap()), Preset::Admin.capabilities());
+}
+
+#[tokio::test]
 async fn nobody_raises_his_own_rights_on_a_prefix() {
     let site = Site::new().await;
     site.grant("team/", &[("user:lead", Capabilities::of([Capability::List, Capability::Admin]))], false).await.unwrap();

@@ -96,8 +96,12 @@ impl Store for Faulty {
                 Ok(())
             };
             self.inner.load(0, &mut look).await?;
-            if is_lost { Ok(None) } else { self.versions_read.fetch_add(1, Ordering::SeqCst);
-        self.inner.version(key, version).await }
+            if is_lost {
+                Ok(None)
+            } else {
+                self.versions_read.fetch_add(1, Ordering::SeqCst);
+                self.inner.version(key, version).await
+            }
         })
     }
 

@@ -130,12 +130,6 @@ pub(crate) fn acl(entries: &[AccessEntry]) -> Acl {
 }
 
 impl Knox {
-    /// The creation entry of the caller himself.
-    pub(crate) fn creator_entry(caller: &Caller) -> Option<AccessEntry> {
-        let principal = caller.default_identity()?.principal();
-        Some(entry(&Grant { principal, capabilities: Preset::Admin.capabilities() }))
-    }
-
     /// Whether a person is among the caller's identities.
     pub(crate) fn is_user(caller: &Caller) -> bool {
         caller.identities().any(|i| matches!(i, Identity::User { .. }))

@@ -3,7 +3,7 @@
 use super::answers::{Attempted, Reply};
 use super::{Ask, Knox, SURFACE, fields};
 use claviger_domain::audit::Outcome;
-use claviger_domain::{Identity, KeyId, KeyMeta, Labels, Principal, Transition, Version, VersionId, VersionState};
+use claviger_domain::{Grant, Identity, KeyId, KeyMeta, Labels, Preset, Principal, Transition, Version, VersionId, VersionState};
 use claviger_engine::{Disclosure, Error, NewKey, NewVersion, Precondition, RightsEdit, Select};
 use claviger_wire::knox::envelope::{Code, KeyAnswer, VersionAnswer};
 use claviger_wire::knox::form::{self, Poll};
@@ -101,13 +101,15 @@ impl Knox {
         }
         let [id, data, acl] = ask.fields(["id", "data", "acl"]);
         let id = id.ok_or_else(|| Reply::new(Code::NoKeyId, text::missing_parameter("id")))?;
-        let owners = if is_user { Vec::new() } else { self.owners(ask, &id)? };
+        let owners = if is_user { Vec::new() } else { self.owners(ask, &id)?.into() };
         if data.as_ref().is_none_or(|d| d.is_empty()) {
             fields::data(data.clone(), Code::NoKeyData)?;
         }
         let given = fields::given_acl(acl)?;
         let data = fields::data(data, Code::NoKeyData)?;
-        let creator = Self::creator_entry(ask.caller).ok_or_else(|| Reply::new(Code::Unauthorized, text::must_be_user(b"")))?;
+        let creator = owners.first().cloned().or_else(|| Some(ask.caller.default_identity()?.principal()));
+        let creator = creator.ok_or_else(|| Reply::new(Code::Unauthorized, text::must_be_user(b"")))?;
+        let creator = fields::entry(&Grant { principal: creator, capabilities: Preset::Admin.capabilities() });
         let defaults = self.engine.settings().default_grants.iter().map(fields::entry);
         let acl = validate::new_key(&id, given, creator, defaults, self.rules)?;
         let bad_id = || Reply::new(Code::BadKeyFormat, text::bad_key_id(&id));
@@ -125,17 +127,18 @@ impl Knox {
         Ok((id, new))
     }
 
-    /// The owners that the site's creation policy gives a service's key.
-    fn owners(&self, ask: &Ask<'_>, id: &[u8]) -> Result<Vec<Principal>, Reply> {
-        let services = ask.caller.identities().filter_map(|i| if let Identity::Service { id } = i { Some(id) } else { None });
-        let services: Vec<_> = services.collect();
-        let fits = |c: &&crate::config::ServiceCreator| {
-            id.starts_with(c.key_prefix.as_bytes()) && services.iter().any(|s| s.starts_with(&c.service_prefix))
+    /// The administrators that the site's creation policy gives a service's key: the service that it admits, whatever other
+    /// identity the caller goes by first, and the owner (§6.5).
+    fn owners(&self, ask: &Ask<'_>, id: &[u8]) -> Result<[Principal; 2], Reply> {
+        let fits = |c: &&crate::config::ServiceCreator, service: &str| {
+            id.starts_with(c.key_prefix.as_bytes()) && service.starts_with(&c.service_prefix)
         };
-        match self.creators.iter().find(fits) {
-            Some(creator) => Ok(vec![creator.owner.clone()]),
-            None => Err(Reply::new(Code::Unauthorized, not_a_creator(ask.principal()))),
-        }
+        let admitted = |identity: &Identity| match identity {
+            Identity::Service { id } => self.creators.iter().find(|c| fits(c, id)).map(|c| [identity.principal(), c.owner.clone()]),
+            _ => None,
+        };
+        let found = ask.caller.identities().find_map(admitted);
+        found.ok_or_else(|| Reply::new(Code::Unauthorized, not_a_creator(ask.principal())))
     }
 
     /// §4.3

@@ -45,6 +45,7 @@ fn leaf(name: &str) -> Option<Leaf> {
         "other-uri" => Leaf { uris: &["https://dev.claviger/a"], ..PLAIN },
         "no-path" => Leaf { uris: &["spiffe://dev.claviger"], ..PLAIN },
         "empty-path" => Leaf { uris: &["spiffe://dev.claviger/"], ..PLAIN },
+        "ci-machine" => Leaf { dns: &["host1.x.com"], uris: &["spiffe://dev.claviger/ci/build"], ..PLAIN },
         "ci" => Leaf { uris: &["spiffe://dev.claviger/ci/build"], ..PLAIN },
         _ => return None,
     })
