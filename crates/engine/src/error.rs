@@ -77,6 +77,14 @@ pub enum Error {
         /// What the audit log says.
         why: String,
     },
+    /// The site's policy was to decide, and did not.
+    #[error("the access callback failed: {why}")]
+    Policy {
+        /// What failed.
+        why: String,
+        /// Whether the caller has no right whatever, and must not learn of the key where the protocol allows that ▲.
+        unseen: bool,
+    },
     /// No space is left for data or for the audit log.
     #[error("{0}")]
     Full(String),
@@ -129,7 +137,12 @@ impl Error {
             Self::Conflict(_) => Outcome::Conflict,
             Self::Invalid { .. } | Self::AnswerTooLarge { .. } | Self::AnswerFull | Self::Version(_) => Outcome::Invalid,
             Self::RateLimited => Outcome::RateLimited,
-            Self::Damaged { .. } | Self::Unavailable(_) | Self::Unrecorded { .. } | Self::Full(_) | Self::Internal(_) => Outcome::Failed,
+            Self::Damaged { .. }
+            | Self::Unavailable(_)
+            | Self::Unrecorded { .. }
+            | Self::Policy { .. }
+            | Self::Full(_)
+            | Self::Internal(_) => Outcome::Failed,
         }
     }
 

@@ -47,7 +47,8 @@ impl Engine {
                     return Err(refused);
                 }
                 let asked = policy.ask(Question { key: &entry.meta, caller, wanted: C::CAPABILITY }).await;
-                if !asked.map_err(|why| Error::Unavailable(format!("the access callback failed: {why}")))? {
+                let unseen = refused == Error::Denied(Refusal::Unseen);
+                if !asked.map_err(|why| Error::Policy { why, unseen })? {
                     return Err(refused);
                 }
                 tracing::info!(key.id = %entry.meta.id, "the access callback allowed {} to {} `{}`", caller.name(), C::CAPABILITY.name(), entry.meta.id);

@@ -3,6 +3,7 @@
 //! One connection per question: one JSON line out, one JSON line back, `{"allow":true}` or `{"allow":false}`. It is handed
 //! the key's record and never its data, unlike in the reference.
 
+use crate::knox;
 use claviger_domain::{Capability, KeyMeta};
 use claviger_engine::{AccessPolicy, Policy, Question};
 use futures::future::BoxFuture;
@@ -64,13 +65,65 @@ fn line(question: Question<'_>) -> String {
     line
 }
 
+/// The key as Knox writes it, but for the data: `null`, as Knox writes none. Whoever may do nothing that Knox has a word for
+/// and versions that are destroyed are left out, as on Knox's surface.
 fn record(key: &KeyMeta) -> serde_json::Value {
-    let acl: Vec<_> = key
-        .acl
-        .grants()
-        .iter()
-        .map(|g| json!({ "principal": g.principal.to_string(), "capabilities": g.capabilities.to_string() }))
-        .collect();
-    let versions: Vec<_> = key.versions.iter().map(|v| json!({ "id": v.id.get(), "status": v.state.name(), "ts": v.created.0 })).collect();
-    json!({ "id": key.id.as_str(), "acl": acl, "versions": versions })
+    let entry = |g| {
+        let shown = knox::shown(g)?;
+        Some(json!({ "type": shown.kind.as_str(), "id": shown.id, "access": shown.access.as_str() }))
+    };
+    let version = |v| {
+        let status = knox::status(v)?;
+        Some(json!({ "id": v.id.get(), "data": null, "status": status.as_str(), "ts": v.created.0 }))
+    };
+    let acl: Vec<_> = key.acl.grants().iter().filter_map(entry).collect();
+    let versions: Vec<_> = key.versions.iter().filter_map(version).collect();
+    json!({ "id": key.id.as_str(), "acl": acl, "versions": versions, "hash": knox::version_hash(key).as_str() })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use claviger_domain::{
+        Acl, Caller, Capabilities, Created, Generation, Identity, Incarnation, KeyId, KeyKind, Labels, Preset, Proven, RequestId,
+        Timestamp, Version, VersionId, VersionState, Versions,
+    };
+
+    #[test]
+    fn the_callback_is_asked_about_a_key_as_knox_writes_it() {
+        let version = |id, state| Version { id: VersionId::new(id).unwrap(), state, created: Timestamp(7), expires: None };
+        let states = [(1, VersionState::Primary), (2, VersionState::Active), (3, VersionState::Inactive), (4, VersionState::Destroyed)];
+        let acl = Acl::default().set("user_group:ops".parse().unwrap(), Preset::Write.capabilities());
+        let key = KeyMeta {
+            id: KeyId::parse("k:1").unwrap(),
+            incarnation: Incarnation(1),
+            generation: Generation::FIRST,
+            kind: KeyKind::Secret,
+            acl: acl.set("machine:m".parse().unwrap(), Capabilities::of([Capability::List])),
+            versions: Versions::new(states.map(|(id, state)| version(id, state)).to_vec()).unwrap(),
+            separate_duties: false,
+            max_lifetime: None,
+            description: "".into(),
+            labels: Labels::default(),
+            created: Created { at: Timestamp(0), by: "x".into() },
+        };
+        let identity = Identity::Service { id: "spiffe://d/s".into() };
+        let caller = Caller::new(Arc::from([Proven { identity, method: "spiffe" }]), RequestId(1), None).unwrap();
+        let asked = line(Question { key: &key, caller: &caller, wanted: Capability::Admin });
+        assert!(asked.ends_with("}\n"));
+        let asked: serde_json::Value = serde_json::from_str(&asked).unwrap();
+        let version = |id, status| json!({ "id": id, "data": null, "status": status, "ts": 7 });
+        let expected = json!({
+            "key": {
+                "id": "k:1",
+                "acl": [{ "type": "UserGroup", "id": "ops", "access": "Write" }],
+                "versions": [version(1, "Primary"), version(2, "Active"), version(3, "Inactive")],
+                "hash": "e92b80d2ee5ab0f63d286728dc9849450b7cf439c2c2718d3bac632a510fd50c",
+            },
+            "principals": [{ "id": "spiffe://d/s", "type": "service" }],
+            "access_type": "Admin",
+        });
+        assert_eq!(asked, expected);
+    }
 }

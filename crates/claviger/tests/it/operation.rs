@@ -101,9 +101,13 @@ fn the_access_callback_is_asked_when_the_acl_says_no_and_sees_no_data() {
     let mut machine = server.machine().unwrap();
     let statuses = [(); 3].map(|()| {
         let answer = machine.knox("GET", "/v0/keys/db/", "0tdev-machine", &[]).unwrap();
-        (answer.status, answer.json()["code"].as_i64())
+        let json = answer.json();
+        (answer.status, json["code"].as_i64().unwrap(), json["message"].as_str().unwrap().to_owned())
     });
-    assert_eq!(statuses, [(200, Some(0)), (403, Some(6)), (500, Some(1))]);
+    assert_eq!((statuses[0].0, statuses[0].1), (200, 0));
+    assert_eq!((statuses[1].0, statuses[1].1), (403, 6));
+    assert_eq!((statuses[2].0, statuses[2].1), (500, 1));
+    assert!(statuses[2].2.starts_with("Recovered from panic in access callback: "), "{}", statuses[2].2);
     for question in asked.join().unwrap() {
         assert!(question.contains(r#""access_type":"Read""#) && question.contains("dev-machine"), "{question}");
         assert!(!question.contains("secret-value") && !question.contains("c2VjcmV0"), "{question}");

@@ -190,7 +190,7 @@ const FIELDS: &[Field] = &[
         "access_callback_socket",
         "\"/run/claviger/access.sock\"",
         "off",
-        "A Unix socket that is asked, with one JSON line, when an ACL says no; it answers `{\"allow\":true}` or `{\"allow\":false}`. Never sees key data.",
+        "A Unix socket that is asked when an ACL says no, with one JSON line as Knox's callback is: `{\"key\":{…},\"principals\":[{\"id\":…,\"type\":…}],\"access_type\":\"Read\"}`, where the versions' `data` is always null. It answers with a line `{\"allow\":true}` or `{\"allow\":false}`.",
     ),
     ("knox", "access_callback_timeout_ms", "1000", "1000", "How long to wait for that answer; then the request fails with code 1."),
     ("knox", "log", "\"/var/log/claviger/knox.log\"", "off", "Knox's own access log lines. Reopened on SIGHUP."),

@@ -53,6 +53,7 @@ impl Attempted<'_> {
             Error::Version(other) => Reply::bad_data(other),
             Error::Conflict(Conflict::Exists) => Reply::new(Code::KeyExists, text::key_exists(self.key)),
             Error::Conflict(Conflict::Changed) => Reply::new(Code::Internal, text::LOST_RACE),
+            Error::Policy { why, .. } => Reply::new(Code::Internal, text::callback_failed(&why)),
             other => Reply::new(Code::Internal, other.to_string()),
         }
     }

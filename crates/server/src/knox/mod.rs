@@ -8,7 +8,9 @@ mod log;
 mod routes;
 
 pub use answers::Reply;
+pub(crate) use fields::shown;
 pub use log::KnoxLog;
+pub(crate) use routes::{status, version_hash};
 
 use crate::callers::{AuthFailure, Callers};
 use crate::config::{KnoxConfig, ServiceCreator};

@@ -279,7 +279,7 @@ fn wanted_transition(status: fields::Field<'_>, version: &[u8]) -> Result<(Trans
 }
 
 /// A version's state in Knox's words; destroyed versions are absent on this surface and from its hash.
-fn status(version: &Version) -> Option<VersionStatus> {
+pub(crate) fn status(version: &Version) -> Option<VersionStatus> {
     match version.state {
         VersionState::Primary => Some(VersionStatus::Primary),
         VersionState::Active => Some(VersionStatus::Active),
@@ -288,6 +288,7 @@ fn status(version: &Version) -> Option<VersionStatus> {
     }
 }
 
-fn version_hash(meta: &KeyMeta) -> VersionHash {
+/// The hash that a poll compares.
+pub(crate) fn version_hash(meta: &KeyMeta) -> VersionHash {
     VersionHash::of(meta.versions.iter().filter_map(|v| Some((v.id.get(), status(v)?))))
 }

@@ -27,6 +27,12 @@ pub const DEMOTE_NEEDS_ACTIVE: &str = "Version must be Active to demote to Inact
 /// 500/1, a lost update race.
 pub const LOST_RACE: &str = "DB version does not match";
 
+/// 500/1, the site's access callback fails. The reference's own text, whether the callback fails or panics.
+#[must_use]
+pub fn callback_failed(why: &str) -> String {
+    format!("Recovered from panic in access callback: {why}")
+}
+
 /// A declared field that the request does not have: code 9, 10 or 11 by route and field.
 #[must_use]
 pub fn missing_parameter(name: &str) -> String {
