@@ -12,6 +12,7 @@ use crate::http::Limits;
 use claviger_audit::AlertLimits;
 use claviger_authn::{DenialLimits, MachineNames, NameCase, WildcardNames};
 use claviger_domain::{Grant, Preset, Principal, TrustDomain};
+use claviger_wire::knox::site_rule::{Pattern, SiteRule};
 use claviger_wire::knox::types::PrincipalType;
 use claviger_wire::knox::validate::{PrincipalRules, Strictness, principal};
 use std::net::SocketAddr;
@@ -114,6 +115,8 @@ pub struct KnoxConfig {
     /// How faithfully to imitate what the contract allows to be mended (§14, may fix 1). Principals of no known type are
     /// refused whatever this says: an entry that matches nobody and cannot be shown again helps no client.
     pub strictness: Strictness,
+    /// The site's own rules for principals, in order.
+    pub principal_rules: Vec<SiteRule>,
     /// Services that may create keys.
     pub creators: Vec<ServiceCreator>,
     /// Knox's own log lines go to this file.
@@ -374,10 +377,34 @@ fn resolve_knox(raw: &raw::Knox, source: &Source<'_>) -> Result<KnoxConfig, Conf
         keep_last_admin: raw.keep_last_admin.unwrap_or(false),
         min_service_path: raw.min_service_path.unwrap_or(0),
         strictness,
+        principal_rules: raw.principal_rule.iter().map(|r| resolve_principal_rule(r, source)).collect::<Result<_, _>>()?,
         creators: raw.service_creator.iter().map(creator).collect::<Result<_, _>>()?,
         log: raw.log.clone(),
         log_service: raw.log_service.clone().unwrap_or_default(),
     })
+}
+
+fn resolve_principal_rule(raw: &raw::PrincipalRule, source: &Source<'_>) -> Result<SiteRule, ConfigError> {
+    let wrong = |rule: String| Err(source.error("knox.principal_rule", rule));
+    let kind = match raw.r#type.as_str() {
+        "user" => PrincipalType::User,
+        "user_group" => PrincipalType::UserGroup,
+        "machine" => PrincipalType::Machine,
+        "machine_prefix" => PrincipalType::MachinePrefix,
+        "service" => PrincipalType::Service,
+        "service_prefix" => PrincipalType::ServicePrefix,
+        other => {
+            return wrong(format!("type `{other}` is unknown; write user, user_group, machine, machine_prefix, service or service_prefix"));
+        }
+    };
+    if raw.allow.is_empty() && raw.forbid.is_empty() {
+        return wrong("a rule needs `allow` or `forbid`, a list of patterns such as \"*.example.com\"".to_owned());
+    }
+    if raw.error.trim().is_empty() {
+        return wrong("`error` is what the person reads whose entry is refused; say there what is allowed".to_owned());
+    }
+    let patterns = |texts: &[String]| texts.iter().map(|t| Pattern::new(t)).collect();
+    Ok(SiteRule { kind, allow: patterns(&raw.allow), forbid: patterns(&raw.forbid), error: raw.error.as_str().into() })
 }
 
 fn resolve_keys(
@@ -471,6 +498,16 @@ mod tests {
                 ),
                 "claviger.toml",
                 "slash",
+            ),
+            (
+                format!("{GOOD}[[knox.principal_rule]]\ntype = \"host\"\nallow = [\"*\"]\nerror = \"no\"\n[knox]\nenabled = true\n"),
+                "claviger.toml",
+                "machine_prefix",
+            ),
+            (
+                format!("{GOOD}[[knox.principal_rule]]\ntype = \"user\"\nerror = \"no\"\n[knox]\nenabled = true\n"),
+                "claviger.toml",
+                "forbid",
             ),
             (format!("{GOOD}[[dev.user]]\nname = \"x\"\n"), "claviger.toml", "--dev"),
             ("[server]\nlisten = [\"x\"]\n[tls]\ncertificate=\"c\"\nprivate_key=\"k\"\n".to_owned(), "claviger.toml:2", "IP:PORT"),

@@ -76,6 +76,7 @@ section!(Knox {
     keep_last_admin: Option<bool>,
     min_service_path: Option<usize>,
     strictness: Option<String>,
+    principal_rule: Vec<PrincipalRule>,
     service_creator: Vec<ServiceCreator>,
     access_callback_socket: Option<PathBuf>,
     access_callback_timeout_ms: Option<u64>,
@@ -93,6 +94,17 @@ pub(super) struct ServiceCreator {
     pub(super) service_prefix: String,
     pub(super) key_prefix: String,
     pub(super) owner: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PrincipalRule {
+    pub(super) r#type: String,
+    #[serde(default)]
+    pub(super) allow: Vec<String>,
+    #[serde(default)]
+    pub(super) forbid: Vec<String>,
+    pub(super) error: String,
 }
 
 #[derive(Deserialize)]

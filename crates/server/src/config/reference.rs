@@ -180,6 +180,13 @@ const FIELDS: &[Field] = &[
     ),
     (
         "knox",
+        "principal_rule",
+        "[{ type = \"machine\", allow = [\"*.example.com\"], forbid = [\"test*\"], error = \"Machines are named below example.com.\" }]",
+        "none",
+        "The site's own rules for the principals of ACL entries, as Knox's principal validators are: in order, after the fixed ones. An id of that type must fit one pattern of `allow` (any, where it is left out) and none of `forbid`; `*` stands for any run of characters. What breaks a rule is answered with 400, code 13, and its `error`. They hold where Knox's API changes an ACL and, unless `strictness` is `reference`, creates a key; not for default grants, owners, removals, and the native API.",
+    ),
+    (
+        "knox",
         "service_creator",
         "[{ service_prefix = \"spiffe://example.org/ci/\", key_prefix = \"ci:\", owner = \"user_group:platform\" }]",
         "none",

@@ -22,7 +22,8 @@ use claviger_engine::Engine;
 use claviger_wire::knox::envelope::{self, Answer, Code, HostName};
 use claviger_wire::knox::form::{Body, MAX_BODY};
 use claviger_wire::knox::route::{Routed, route};
-use claviger_wire::knox::validate::PrincipalRules;
+use claviger_wire::knox::site_rule::SiteRule;
+use claviger_wire::knox::validate::{PrincipalRules, Strictness};
 use std::sync::Arc;
 
 /// The name of this surface in the audit log.
@@ -34,11 +35,18 @@ pub struct Knox {
     callers: Arc<Callers>,
     clock: Arc<dyn Clock>,
     host: HostName,
-    rules: PrincipalRules,
+    rules: Rules,
     creators: Vec<ServiceCreator>,
     list_readable_only: bool,
     keep_last_admin: bool,
     log: Option<KnoxLog>,
+}
+
+/// The site's rules for principals, as its configuration has them.
+struct Rules {
+    strictness: Strictness,
+    min_service_path: usize,
+    site: Vec<SiteRule>,
 }
 
 /// One request being answered.
@@ -63,12 +71,17 @@ impl Knox {
             callers,
             clock,
             host: HostName::new(host),
-            rules: PrincipalRules { strictness: config.strictness, min_prefix_components: config.min_service_path },
+            rules: Rules { strictness: config.strictness, min_service_path: config.min_service_path, site: config.principal_rules.clone() },
             creators: config.creators.clone(),
             list_readable_only: config.list_readable_only,
             keep_last_admin: config.keep_last_admin,
             log,
         }
+    }
+
+    fn principal_rules(&self) -> PrincipalRules<'_> {
+        let Rules { strictness, min_service_path, site } = &self.rules;
+        PrincipalRules { strictness: *strictness, min_prefix_components: *min_service_path, site }
     }
 
     /// The most bytes of body a request may have: Knox's ten mebibytes.

@@ -111,7 +111,7 @@ impl Knox {
         let creator = creator.ok_or_else(|| Reply::new(Code::Unauthorized, text::must_be_user(b"")))?;
         let creator = fields::entry(&Grant { principal: creator, capabilities: Preset::Admin.capabilities() });
         let defaults = self.engine.settings().default_grants.iter().map(fields::entry);
-        let acl = validate::new_key(&id, given, creator, defaults, self.rules)?;
+        let acl = validate::new_key(&id, given, creator, defaults, self.principal_rules())?;
         let bad_id = || Reply::new(Code::BadKeyFormat, text::bad_key_id(&id));
         let id = KeyId::parse(std::str::from_utf8(&id).map_err(|_| bad_id())?).map_err(|_| bad_id())?;
         let new = NewKey {
@@ -190,7 +190,7 @@ impl Knox {
         let id = self.known(ask, key).await?;
         let entries = changes.iter().filter_map(|e| Some((fields::principal(e)?, fields::capabilities(e.access)))).collect();
         let allowed = |meta: &KeyMeta, after: &claviger_domain::Acl| {
-            if let Err(refusal) = validate::put_access(&changes, self.rules) {
+            if let Err(refusal) = validate::put_access(&changes, self.principal_rules()) {
                 return Err(Error::Invalid { field: "principal", rule: String::from_utf8_lossy(&refusal.message).into_owned() });
             }
             self.editable(meta, after)

@@ -22,6 +22,7 @@ pub mod number;
 mod printable;
 pub mod quote;
 pub mod route;
+pub mod site_rule;
 pub mod text;
 pub mod types;
 mod url;

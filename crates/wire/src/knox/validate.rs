@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use super::envelope::Code;
+use super::site_rule::SiteRule;
 use super::text;
 use super::types::{AccessEntry, AccessLevel, PrincipalType};
 use super::url::{Origin, Url};
@@ -24,15 +25,17 @@ pub enum Strictness {
 
 /// Rules for the principals that ACL entries name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PrincipalRules {
+pub struct PrincipalRules<'a> {
     /// Whether creation checks principals, and with which code it refuses `None` and duplicates.
     pub strictness: Strictness,
     /// Fewest path segments a service prefix must have; zero lets a prefix cover a whole trust domain.
     pub min_prefix_components: usize,
+    /// The site's own rules, in order.
+    pub site: &'a [SiteRule],
 }
 
 /// Why a principal may not stand in an ACL: 400/13. The texts of the first four are the reference's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadPrincipal {
     /// The id is empty, whatever the type. An empty machine prefix would match every machine.
     #[error("Principals of type user, user group, machine, or machine prefix may not be empty.")]
@@ -49,6 +52,9 @@ pub enum BadPrincipal {
     /// The type is none of the six. The reference accepts it, so the text is our own.
     #[error("Principal type is missing or unknown.")]
     UnknownType,
+    /// A rule of the site's own, with its text.
+    #[error("{0}")]
+    Site(Box<str>),
 }
 
 /// A refusal ready for the envelope.
@@ -72,11 +78,19 @@ impl From<BadPrincipal> for Refusal {
     }
 }
 
-/// Checks the principal of one entry (§6.3).
+/// Checks the principal of one entry (§6.3), first by the fixed rules, then by the site's.
 ///
 /// # Errors
 /// [`BadPrincipal`], the first rule that is broken.
-pub fn principal(kind: PrincipalType, id: &str, rules: PrincipalRules) -> Result<(), BadPrincipal> {
+pub fn principal(kind: PrincipalType, id: &str, rules: PrincipalRules<'_>) -> Result<(), BadPrincipal> {
+    fixed_rules(kind, id, rules.min_prefix_components)?;
+    match rules.site.iter().find(|rule| !rule.permits(kind, id)) {
+        Some(rule) => Err(BadPrincipal::Site(rule.error.clone())),
+        None => Ok(()),
+    }
+}
+
+fn fixed_rules(kind: PrincipalType, id: &str, min_prefix_components: usize) -> Result<(), BadPrincipal> {
     if kind.as_str().is_none() {
         return Err(BadPrincipal::UnknownType);
     }
@@ -97,7 +111,7 @@ pub fn principal(kind: PrincipalType, id: &str, rules: PrincipalRules) -> Result
     if !id.ends_with('/') {
         return Err(BadPrincipal::NoTrailingSlash);
     }
-    if components(&url.path) < rules.min_prefix_components {
+    if components(&url.path) < min_prefix_components {
         return Err(BadPrincipal::TooShort);
     }
     Ok(())
@@ -117,7 +131,7 @@ fn components(path: &[u8]) -> usize {
 ///
 /// # Errors
 /// [`Refusal`] 400/13 for the first bad entry.
-pub fn put_access(entries: &[AccessEntry], rules: PrincipalRules) -> Result<(), Refusal> {
+pub fn put_access(entries: &[AccessEntry], rules: PrincipalRules<'_>) -> Result<(), Refusal> {
     let granting = entries.iter().filter(|entry| entry.access != AccessLevel::None);
     for entry in granting {
         principal(entry.kind, &entry.id, rules)?;
@@ -166,7 +180,7 @@ pub fn new_key(
     given: Vec<AccessEntry>,
     creator: AccessEntry,
     defaults: impl IntoIterator<Item = AccessEntry>,
-    rules: PrincipalRules,
+    rules: PrincipalRules<'_>,
 ) -> Result<Vec<AccessEntry>, Refusal> {
     let principals = match rules.strictness {
         Strictness::Fixed => put_access(&given, rules),
@@ -220,8 +234,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const REFERENCE: PrincipalRules = PrincipalRules { strictness: Strictness::Reference, min_prefix_components: 0 };
-    const FIXED: PrincipalRules = PrincipalRules { strictness: Strictness::Fixed, min_prefix_components: 0 };
+    const REFERENCE: PrincipalRules<'_> = PrincipalRules { strictness: Strictness::Reference, min_prefix_components: 0, site: &[] };
+    const FIXED: PrincipalRules<'_> = PrincipalRules { strictness: Strictness::Fixed, ..REFERENCE };
 
     fn entry(kind: PrincipalType, id: &str, access: AccessLevel) -> AccessEntry {
         AccessEntry { kind, id: id.to_owned(), access }
@@ -231,7 +245,7 @@ mod tests {
         entry(PrincipalType::User, id, access)
     }
 
-    fn created(key: &str, given: Vec<AccessEntry>, rules: PrincipalRules) -> Result<Vec<AccessEntry>, (u16, u8, String)> {
+    fn created(key: &str, given: Vec<AccessEntry>, rules: PrincipalRules<'_>) -> Result<Vec<AccessEntry>, (u16, u8, String)> {
         let defaults = [entry(PrincipalType::UserGroup, "security-team", AccessLevel::Admin)];
         new_key(key.as_bytes(), given, user("me", AccessLevel::Admin), defaults, rules)
             .map_err(|r| (r.code.http_status(), r.code.number(), String::from_utf8(r.message).unwrap()))

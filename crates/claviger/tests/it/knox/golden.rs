@@ -43,6 +43,7 @@ scenarios! {
     lists_can_be_limited_to_what_is_readable: "list_readable_only.txt",
     the_last_administrator_can_be_kept: "keep_last_admin.txt",
     service_prefixes_can_need_a_longer_path: "min_service_path.txt",
+    a_site_has_rules_of_its_own_for_principals: "principal_rules.txt",
     new_keys_get_the_default_grants: "default_grants.txt",
     machine_names_can_be_folded_and_wildcards_refused: "machine_names.txt",
 }
