@@ -78,13 +78,12 @@ pub enum Error {
         why: String,
     },
     /// The site's policy was to decide, and did not.
-    #[error("the access callback failed: {why}")]
-    Policy {
-        /// What failed.
-        why: String,
-        /// Whether the caller has no right whatever, and must not learn of the key where the protocol allows that ▲.
-        unseen: bool,
-    },
+    #[error("the access callback failed: {0}")]
+    Policy(String),
+    /// This went wrong with a key of which the caller may not know: where the protocol allows it, it looks like
+    /// [`Error::NotFound`] ▲.
+    #[error("{0}")]
+    Unseen(Box<Self>),
     /// No space is left for data or for the audit log.
     #[error("{0}")]
     Full(String),
@@ -137,12 +136,10 @@ impl Error {
             Self::Conflict(_) => Outcome::Conflict,
             Self::Invalid { .. } | Self::AnswerTooLarge { .. } | Self::AnswerFull | Self::Version(_) => Outcome::Invalid,
             Self::RateLimited => Outcome::RateLimited,
-            Self::Damaged { .. }
-            | Self::Unavailable(_)
-            | Self::Unrecorded { .. }
-            | Self::Policy { .. }
-            | Self::Full(_)
-            | Self::Internal(_) => Outcome::Failed,
+            Self::Unseen(error) => error.outcome(),
+            Self::Damaged { .. } | Self::Unavailable(_) | Self::Unrecorded { .. } | Self::Policy(_) | Self::Full(_) | Self::Internal(_) => {
+                Outcome::Failed
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::{Error, Refusal};
 use ahash::AHashMap;
 use claviger_crypto::Tombstone;
-use claviger_domain::{Caller, Capabilities, KeyId, KeyMeta, Prefix, PrefixGrant, Revision, VersionId, VersionState, permits};
+use claviger_domain::{Caller, Capabilities, Capability, KeyId, KeyMeta, Prefix, PrefixGrant, Revision, VersionId, VersionState, permits};
 use claviger_ports::{DigestDelta, Sealed, Target};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,9 +39,13 @@ pub(crate) struct SealedVersion {
 #[derive(Debug, Clone)]
 pub(crate) enum Slot {
     Good(Arc<Entry>),
-    Damaged(Arc<str>),
     /// With what stood before.
     Doubtful(Arc<Entry>),
+    Damaged {
+        why: Arc<str>,
+        /// The record, where it is good and a version is not.
+        known: Option<Arc<Entry>>,
+    },
 }
 
 #[derive(Default)]
@@ -143,8 +147,8 @@ impl Tables {
     pub(crate) fn find(&self, id: &str) -> Result<&Arc<Entry>, Error> {
         match self.keys.get(id) {
             Some(Slot::Good(entry)) => Ok(entry),
-            Some(Slot::Damaged(why)) => Err(Error::Damaged { id: id.to_owned(), why: why.to_string() }),
             Some(Slot::Doubtful(_)) => Err(in_doubt(id)),
+            Some(Slot::Damaged { why, .. }) => Err(Error::Damaged { id: id.to_owned(), why: why.to_string() }),
             None => Err(Error::NotFound(format!("key `{id}`"))),
         }
     }
@@ -154,7 +158,8 @@ impl Tables {
         self.keys.get(id).is_some_and(|slot| !matches!(slot, Slot::Good(_)))
     }
 
-    /// As [`Tables::find`]; a former reader of a deleted key is told that it was deleted.
+    /// As [`Tables::find`]; a former reader of a deleted key is told that it was deleted, and who may not know of a damaged
+    /// key is not told that it is damaged.
     pub(crate) fn find_for(&self, caller: &Caller, id: &str) -> Result<&Arc<Entry>, Error> {
         if let Some(Slot::Doubtful(before)) = self.keys.get(id) {
             // Who had no right before is told nothing else than before.
@@ -162,12 +167,26 @@ impl Tables {
             return Err(if is_unseen { Error::Denied(Refusal::Unseen) } else { in_doubt(id) });
         }
         let Some(grave) = self.graves.get(id).filter(|_| !self.keys.contains_key(id)) else {
-            return self.find(id);
+            let hide = |error| if self.hides_damage(caller, id) { Error::Unseen(Box::new(error)) } else { error };
+            return self.find(id).map_err(hide);
         };
         match grave.tombstone.acl.reaching(caller).next() {
             Some(_) => Err(Error::Deleted { id: id.to_owned(), revision: grave.revision }),
             None => self.find(id),
         }
+    }
+
+    /// Whether `id` is damaged and nothing that authenticates gives `caller` a right on it: its own grants where its record
+    /// is good, and otherwise those of its prefixes alone.
+    fn hides_damage(&self, caller: &Caller, id: &str) -> bool {
+        let Some((id, Slot::Damaged { known, .. })) = self.keys.get_key_value(id) else { return false };
+        let creates = Capabilities::of([Capability::Create]);
+        let by_prefix = || self.covering(id).flat_map(|p| p.acl.reaching(caller)).any(|g| !g.capabilities.minus(creates).is_empty());
+        let seen = match known {
+            Some(entry) => !self.permits(caller, entry).is_empty(),
+            None => by_prefix(),
+        };
+        !seen && caller.system_reason().is_none()
     }
 }
 
@@ -186,5 +205,72 @@ impl Memory {
 
     pub(crate) fn revision(&self) -> Revision {
         self.0.read().revision
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use claviger_domain::{
+        Acl, Created, Generation, Identity, Incarnation, KeyKind, Labels, Preset, Proven, RequestId, Timestamp, Version, Versions,
+    };
+
+    fn user(name: &str) -> Caller {
+        let identity = Identity::User { name: name.into(), groups: Arc::from([]) };
+        Caller::new(Arc::from([Proven { identity, method: "token" }]), RequestId(1), None).unwrap()
+    }
+
+    fn acl(who: &str, capabilities: Capabilities) -> Acl {
+        Acl::default().set(who.parse().unwrap(), capabilities)
+    }
+
+    fn entry(id: &KeyId) -> Arc<Entry> {
+        let first = Version { id: VersionId::new(1).unwrap(), state: VersionState::Primary, created: Timestamp(0), expires: None };
+        let meta = KeyMeta {
+            id: id.clone(),
+            incarnation: Incarnation(1),
+            generation: Generation::FIRST,
+            kind: KeyKind::Secret,
+            acl: acl("user:reader", Preset::Read.capabilities()),
+            versions: Versions::new(vec![first]).unwrap(),
+            separate_duties: false,
+            max_lifetime: None,
+            description: "".into(),
+            labels: Labels::default(),
+            created: Created { at: Timestamp(0), by: "x".into() },
+        };
+        Arc::new(Entry {
+            meta,
+            revision: Revision::default(),
+            born: Revision::default(),
+            digest: DigestDelta::default(),
+            sealed: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn who_has_no_right_on_a_damaged_key_is_not_told_of_it() {
+        let id = KeyId::parse("team/db").unwrap();
+        let mut tables = Tables::default();
+        for (prefix, who, capabilities) in
+            [("team/", "user:lead", Capabilities::of([Capability::List])), ("", "user:creator", Capabilities::of([Capability::Create]))]
+        {
+            let prefix = Prefix::parse(prefix).unwrap();
+            let grant =
+                PrefixGrant { prefix: prefix.clone(), acl: acl(who, capabilities), any_user_creates: true, generation: Generation::FIRST };
+            tables.grants.insert(prefix, Granted { grant: Arc::new(grant), digest: DigestDelta::default() });
+        }
+        for (known, readers_know) in [(None, false), (Some(entry(&id)), true)] {
+            tables.put(id.clone(), Slot::Damaged { why: "a bit".into(), known });
+            for (who, knows) in [("lead", true), ("reader", readers_know), ("creator", false), ("stranger", false)] {
+                match tables.find_for(&user(who), "team/db").unwrap_err() {
+                    Error::Damaged { .. } => assert!(knows, "{who}"),
+                    Error::Unseen(error) => assert!(!knows && matches!(*error, Error::Damaged { .. }), "{who}"),
+                    other => panic!("{other}"),
+                }
+            }
+            assert!(matches!(tables.find_for(&Caller::system("expiry", RequestId(1)), "team/db"), Err(Error::Damaged { .. })));
+        }
     }
 }

@@ -47,8 +47,11 @@ impl Engine {
                     return Err(refused);
                 }
                 let asked = policy.ask(Question { key: &entry.meta, caller, wanted: C::CAPABILITY }).await;
-                let unseen = refused == Error::Denied(Refusal::Unseen);
-                if !asked.map_err(|why| Error::Policy { why, unseen })? {
+                let failed = |why| match &refused {
+                    Error::Denied(Refusal::Unseen) => Error::Unseen(Box::new(Error::Policy(why))),
+                    _ => Error::Policy(why),
+                };
+                if !asked.map_err(failed)? {
                     return Err(refused);
                 }
                 tracing::info!(key.id = %entry.meta.id, "the access callback allowed {} to {} `{}`", caller.name(), C::CAPABILITY.name(), entry.meta.id);

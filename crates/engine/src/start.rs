@@ -174,8 +174,15 @@ impl Contents {
         self.report.tampered |= bad.is_empty();
         for (id, version, why) in bad {
             let why = format!("version {version}: {why}");
-            let slot = self.tables.keys.insert(id.clone(), Slot::Damaged(why.as_str().into()));
-            if matches!(slot, Some(Slot::Good(_))) {
+            let slot = self.tables.keys.remove(&id);
+            let was_good = matches!(slot, Some(Slot::Good(_)));
+            let known = match slot {
+                Some(Slot::Good(entry) | Slot::Doubtful(entry)) => Some(entry),
+                Some(Slot::Damaged { known, .. }) => known,
+                None => None,
+            };
+            self.tables.keys.insert(id.clone(), Slot::Damaged { why: why.as_str().into(), known });
+            if was_good {
                 self.report.keys -= 1;
                 self.report.damaged.push((id.to_string(), why));
             }
@@ -298,7 +305,7 @@ impl Loading<'_> {
                     Err(why) => {
                         self.suspects.push(Suspect { stands: digest, as_it_was: self.ring.digest_key_as_it_was(&row) });
                         self.damaged.push((row.id.clone(), why.to_string()));
-                        Slot::Damaged(why.to_string().into())
+                        Slot::Damaged { why: why.to_string().into(), known: None }
                     }
                 };
                 self.ids.push(row.id.clone());

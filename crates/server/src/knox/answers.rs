@@ -53,7 +53,9 @@ impl Attempted<'_> {
             Error::Version(other) => Reply::bad_data(other),
             Error::Conflict(Conflict::Exists) => Reply::new(Code::KeyExists, text::key_exists(self.key)),
             Error::Conflict(Conflict::Changed) => Reply::new(Code::Internal, text::LOST_RACE),
-            Error::Policy { why, .. } => Reply::new(Code::Internal, text::callback_failed(&why)),
+            // Knox's callers may know of every key.
+            Error::Unseen(error) => self.reply(*error),
+            Error::Policy(why) => Reply::new(Code::Internal, text::callback_failed(&why)),
             other => Reply::new(Code::Internal, other.to_string()),
         }
     }

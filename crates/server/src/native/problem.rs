@@ -121,8 +121,8 @@ impl Fault {
             Error::Unrecorded { revision, .. } => {
                 Self::new(500, "unrecorded", error.to_string()).with_header("Claviger-Revision", revision)
             }
-            Error::Policy { unseen: true, .. } => Self::of(&Error::Denied(Refusal::Unseen), conditional),
-            Error::Unavailable(_) | Error::Policy { .. } => Self::new(503, "unavailable", error.to_string()).with_header("Retry-After", 1),
+            Error::Unseen(_) => Self::of(&Error::Denied(Refusal::Unseen), conditional),
+            Error::Unavailable(_) | Error::Policy(_) => Self::new(503, "unavailable", error.to_string()).with_header("Retry-After", 1),
             Error::Full(_) => Self::new(507, "storage_full", error.to_string()),
             Error::RateLimited => Self::new(429, "rate_limited", error.to_string()).with_header("Retry-After", 1),
             Error::Internal(_) => Self::new(500, "internal", "a mistake on the server's side; its log has more under the request's id"),
@@ -216,8 +216,8 @@ mod tests {
             (Error::Damaged { id: text(), why: text() }, 500, "internal"),
             (Error::Unavailable(text()), 503, "unavailable"),
             (Error::Unrecorded { revision: Revision { epoch: 1, number: 7 }, why: text() }, 500, "unrecorded"),
-            (Error::Policy { why: text(), unseen: false }, 503, "unavailable"),
-            (Error::Policy { why: text(), unseen: true }, 404, "not_found"),
+            (Error::Policy(text()), 503, "unavailable"),
+            (Error::Unseen(Box::new(Error::Policy(text()))), 404, "not_found"),
             (Error::Full(text()), 507, "storage_full"),
             (Error::RateLimited, 429, "rate_limited"),
             (Error::Internal(text()), 500, "internal"),
