@@ -29,6 +29,12 @@ impl Backoff {
         self.failures = 0;
     }
 
+    /// Whether nothing has failed yet.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.failures == 0
+    }
+
     fn bound(&self) -> Duration {
         let factor = 2u32.saturating_pow(self.failures.min(20));
         self.base.saturating_mul(factor).min(self.cap)

@@ -41,8 +41,8 @@ impl Folder {
         &self.0
     }
 
-    /// Puts `value` into the file `name`, readable by the user only; whoever reads sees the old value or the new one.
-    pub(super) fn write(&self, name: &Path, value: &SecretBytes) -> io::Result<()> {
+    /// Writes `value` beside the file `name`, readable by the user only. Nobody sees it before [`Staged::publish`].
+    pub(super) fn stage(&self, name: &Path, value: &SecretBytes) -> io::Result<Staged> {
         let path = self.0.join(name);
         if let Some(parent) = path.parent() {
             DirBuilder::new().mode(0o700).recursive(true).create(parent)?;
@@ -50,8 +50,31 @@ impl Folder {
         let mut beside = path.clone().into_os_string();
         beside.push(format!(".{:08x}.new", distinct()));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&beside)?;
+        // From here on it is removed whatever happens: half a secret would also keep the space that the whole one lacks.
+        let staged = Staged { beside: beside.into(), path };
         file.write_all(value.expose())?;
-        std::fs::rename(&beside, &path)
+        Ok(staged)
+    }
+}
+
+/// A value that is written whole but not yet in its place; removed when dropped.
+#[derive(Debug)]
+pub(super) struct Staged {
+    beside: PathBuf,
+    path: PathBuf,
+}
+
+impl Staged {
+    /// Puts it in its place; whoever reads sees the old value or the new one.
+    pub(super) fn publish(&self) -> io::Result<()> {
+        std::fs::rename(&self.beside, &self.path)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // After `publish` it is not there any more.
+        let _ = std::fs::remove_file(&self.beside);
     }
 }
 
@@ -98,7 +121,7 @@ mod tests {
         let path = folder.path().to_owned();
         assert_eq!(mode(&path), 0o700);
         for value in ["one", "two"] {
-            folder.write(Path::new("tls/key"), &SecretBytes::new(value.as_bytes().to_vec())).unwrap();
+            folder.stage(Path::new("tls/key"), &SecretBytes::new(value.as_bytes().to_vec())).unwrap().publish().unwrap();
             let file = path.join("tls/key");
             assert_eq!(std::fs::read_to_string(&file).unwrap(), value);
             assert_eq!((mode(&file), mode(&path.join("tls"))), (0o400, 0o700));
@@ -106,6 +129,16 @@ mod tests {
         assert_eq!(std::fs::read_dir(path.join("tls")).unwrap().count(), 1);
         drop(folder);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_put_in_its_place_leaves_nothing_behind() {
+        let folder = Folder::make(None).unwrap();
+        std::fs::create_dir(folder.path().join("key")).unwrap();
+        let staged = folder.stage(Path::new("key"), &SecretBytes::new(b"one".to_vec())).unwrap();
+        assert!(staged.publish().is_err());
+        drop(staged);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

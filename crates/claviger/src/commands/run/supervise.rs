@@ -6,6 +6,8 @@
 //!   terminal itself, once. Elsewhere it has a group of its own, and what is left of that group is ended with it on a
 //!   restart.
 //! - As process 1 of a container all orphans are reaped.
+//! - A new value whose file cannot be written is kept and tried again until it can; until then the program has the last
+//!   values, in all files and variables alike.
 //!
 //! # Assumptions
 //! Nobody else in this process waits for the child.
@@ -14,12 +16,15 @@ use super::files::Folder;
 use super::{FOLDER_VARIABLE, KeyChange, OnChange, OnRevoked, Plan, Update, Values};
 use crate::failure::{Code, Failure};
 use crate::output;
+use claviger_client::Backoff;
+use claviger_domain::{KeyId, SecretBytes};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpgrp, getpid, kill_process, kill_process_group, wait, waitpid};
 use rustix::termios::tcgetpgrp;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -53,7 +58,7 @@ async fn supervise_with(
     signals: Signals,
     terminal: Terminal,
 ) -> Result<u8, Failure> {
-    let mut supervisor = Supervisor { plan, folder, terminal, values, state: State::Ended(0), is_asked_to_end: false };
+    let mut supervisor = Supervisor { plan, folder, terminal, values, state: State::Ended(0), is_asked_to_end: false, unwritten: None };
     supervisor.write_files(&supervisor.values)?;
     supervisor.start()?;
     supervisor.run(signals, updates).await
@@ -100,6 +105,14 @@ enum Then {
     Follow,
 }
 
+/// New values whose files could not be written yet.
+struct Unwritten {
+    changes: Vec<KeyChange>,
+    values: Values,
+    backoff: Backoff,
+    due: Instant,
+}
+
 struct Supervisor<'a> {
     plan: &'a Plan,
     folder: Option<&'a Folder>,
@@ -109,6 +122,7 @@ struct Supervisor<'a> {
     state: State,
     /// Whether somebody told the program to end: then no change starts it again.
     is_asked_to_end: bool,
+    unwritten: Option<Unwritten>,
 }
 
 impl Supervisor<'_> {
@@ -119,11 +133,13 @@ impl Supervisor<'_> {
                 State::Running(_) => None,
                 State::Ending { deadline, .. } => Some(*deadline),
             };
+            let again = self.unwritten.as_ref().map(|u| u.due);
             tokio::select! {
                 biased;
                 Some(()) = signals.child.recv() => self.reap()?,
                 Some(received) = signals.received.recv() => self.pass_on(received),
                 () = until(deadline) => self.kill(),
+                () = until(again) => self.write_unwritten(),
                 // When the follower is gone the program runs on with what it has.
                 Some(update) = updates.recv() => self.update(update)?,
             }
@@ -172,14 +188,46 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// New values: files first, so that whoever is told finds them.
-    fn change(&mut self, changes: Vec<KeyChange>, values: Values) {
+    /// New values: files first, so that whoever is told finds them. Together with earlier ones that still wait.
+    fn change(&mut self, mut changes: Vec<KeyChange>, mut values: Values) {
         if self.plan.on_change == OnChange::Ignore {
             return self.tell(&changes, "ignored");
         }
-        if let Err(failure) = self.write_files(&values) {
-            return self.say(&format!("{}; the program keeps the last values", failure.what()));
+        // Found out only at the restart, it would end a program that runs well.
+        for (_, id) in self.plan.env.iter().filter(|(_, id)| values.get(id).is_some_and(has_nul)).collect::<Vec<_>>() {
+            self.say(&format!("{}; the program keeps the last value", no_variable(id).what()));
+            changes.retain(|c| c.id != id.as_str());
+            values.0.remove(id);
         }
+        if changes.is_empty() {
+            return;
+        }
+        let backoff = || Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let first = || Unwritten { changes: Vec::new(), values: Values::default(), backoff: backoff(), due: Instant::now() };
+        let mut unwritten = self.unwritten.take().unwrap_or_else(first);
+        newest(&mut unwritten.changes, changes);
+        unwritten.values.merge(values);
+        self.write(unwritten);
+    }
+
+    fn write_unwritten(&mut self) {
+        if let Some(unwritten) = self.unwritten.take() {
+            self.write(unwritten);
+        }
+    }
+
+    fn write(&mut self, mut unwritten: Unwritten) {
+        let Err(failure) = self.write_files(&unwritten.values) else {
+            return self.written(unwritten.changes, unwritten.values);
+        };
+        if unwritten.backoff.is_fresh() {
+            self.say(&format!("{}; the program keeps the last values, trying again", failure.what()));
+        }
+        unwritten.due = Instant::now() + unwritten.backoff.next_wait();
+        self.unwritten = Some(unwritten);
+    }
+
+    fn written(&mut self, changes: Vec<KeyChange>, values: Values) {
         match self.plan.on_change {
             OnChange::Restart => {
                 self.values.merge(values);
@@ -196,14 +244,11 @@ impl Supervisor<'_> {
     }
 
     /// Asks the program to end, to be started again with the values of then.
-    fn restart(&mut self, mut changes: Vec<KeyChange>) {
+    fn restart(&mut self, changes: Vec<KeyChange>) {
         match &mut self.state {
             State::Running(_) if self.is_asked_to_end => {}
             State::Running(_) => self.end(Then::Start(changes)),
-            State::Ending { then: Then::Start(earlier), .. } => {
-                earlier.retain(|e| changes.iter().all(|c| c.id != e.id));
-                earlier.append(&mut changes);
-            }
+            State::Ending { then: Then::Start(earlier), .. } => newest(earlier, changes),
             State::Ending { .. } | State::Ended(_) => {}
         }
     }
@@ -267,26 +312,28 @@ impl Supervisor<'_> {
             command.env(FOLDER_VARIABLE, folder.path());
         }
         for (name, id) in &self.plan.env {
-            let value = self.values.get(id).map_or(&[][..], |v| v.expose());
-            if value.contains(&0) {
-                return Err(Failure::new(
-                    Code::Invalid,
-                    format!("the value of `{id}` has a NUL byte, which no environment variable can carry"),
-                )
-                .next("give it with --file"));
+            let value = self.values.get(id);
+            if value.is_some_and(has_nul) {
+                return Err(no_variable(id));
             }
-            command.env(name, OsStr::from_bytes(value));
+            command.env(name, OsStr::from_bytes(value.map_or(&[][..], |v| v.expose())));
         }
         Ok(command)
     }
 
+    /// All or, as far as the system allows, none: what there is no room for is found out before anything is replaced.
     fn write_files(&self, values: &Values) -> Result<(), Failure> {
         let Some(folder) = self.folder else { return Ok(()) };
+        let failed = |path: &Path| {
+            let path = path.display().to_string();
+            move |e: io::Error| Failure::other(format!("writing the file `{path}`: {e}"))
+        };
+        let mut staged = Vec::new();
         for (path, id) in &self.plan.files {
             let Some(value) = values.get(id) else { continue };
-            folder.write(path, value).map_err(|e| Failure::other(format!("writing the file `{}`: {e}", path.display())))?;
+            staged.push((path, folder.stage(path, value).map_err(failed(path))?));
         }
-        Ok(())
+        staged.iter().try_for_each(|(path, file)| file.publish().map_err(failed(path)))
     }
 
     fn tell(&self, changes: &[KeyChange], done: &str) {
@@ -320,6 +367,20 @@ impl Child {
             let _ = kill_process_group(self.pid, Signal::TERM);
         }
     }
+}
+
+fn has_nul(value: &SecretBytes) -> bool {
+    value.expose().contains(&0)
+}
+
+fn no_variable(id: &KeyId) -> Failure {
+    Failure::invalid(format!("the value of `{id}` has a NUL byte, which no environment variable can carry")).next("give it with --file")
+}
+
+/// Adds changes to earlier ones, of which those of the same keys are passed.
+fn newest(earlier: &mut Vec<KeyChange>, mut changes: Vec<KeyChange>) {
+    earlier.retain(|e| changes.iter().all(|c| c.id != e.id));
+    earlier.append(&mut changes);
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -380,7 +441,6 @@ impl Signals {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use claviger_domain::{KeyId, SecretBytes};
     use tokio::sync::mpsc::Sender;
 
     /// A program under supervision, with the test in the place of server and user.
@@ -476,6 +536,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_rotation_to_a_value_that_no_variable_can_carry_does_not_end_the_program() {
+        let run = start(LOG_AND_WAIT, |_| ());
+        run.logged("one one\n").await;
+        run.updates.send(Update::Changed(change(), values("t\0o"))).await.unwrap();
+        run.updates.send(Update::Changed(change(), values("three"))).await.unwrap();
+        run.logged("one one\nthree three\n").await;
+        run.signals.send(Signal::TERM).await.unwrap();
+        assert_eq!(run.code().await, 128 + 15);
+    }
+
+    #[tokio::test]
     async fn who_does_not_end_in_time_is_killed_and_restarted_with_the_newest_value() {
         let run = start(&format!("trap '' TERM; {LOG_AND_WAIT}"), |p| p.grace = Duration::from_millis(300));
         run.logged("one one\n").await;
@@ -493,6 +564,27 @@ mod tests {
         run.logged("one one\n").await;
         run.updates.send(Update::Changed(change(), values("two"))).await.unwrap();
         run.logged("one one\ntold two\n").await;
+        run.signals.send(Signal::TERM).await.unwrap();
+        assert_eq!(run.code().await, 128 + 15);
+    }
+
+    #[tokio::test]
+    async fn a_rotation_whose_file_cannot_be_written_is_made_up_for_as_soon_as_it_can() {
+        // A folder in the file's place stands for a full disk.
+        let blocked = r#"if [ ! -e "$1/log" ]; then rm -f "$CLAVIGER_FILES/pw"; mkdir "$CLAVIGER_FILES/pw"; fi
+            echo "$PW $(ls -A "$CLAVIGER_FILES")" >> "$1/log"; echo "$CLAVIGER_FILES" > "$1/where"; while :; do sleep 0.05; done"#;
+        let run = start(blocked, |_| ());
+        run.logged("one pw\n").await;
+        run.updates.send(Update::Changed(change(), values("two"))).await.unwrap();
+        run.updates.send(Update::Changed(change(), values("three"))).await.unwrap();
+        run.updates.send(Update::Note("both were taken".into())).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let folder = std::fs::read_to_string(run.dir.path().join("where")).unwrap();
+        let file = Path::new(folder.trim()).join("pw");
+        assert_eq!(std::fs::read_dir(folder.trim()).unwrap().count(), 1, "nothing half written stays");
+        std::fs::remove_dir(&file).unwrap();
+        run.logged("one pw\nthree pw\n").await;
+        assert_eq!(std::fs::read(&file).unwrap(), b"three");
         run.signals.send(Signal::TERM).await.unwrap();
         assert_eq!(run.code().await, 128 + 15);
     }
@@ -566,8 +658,15 @@ mod tests {
             pass_token: false,
             quiet: true,
         };
-        let supervisor =
-            Supervisor { plan: &plan, folder: None, terminal: Terminal::None, values: nul, state: State::Ended(0), is_asked_to_end: false };
+        let supervisor = Supervisor {
+            plan: &plan,
+            folder: None,
+            terminal: Terminal::None,
+            values: nul,
+            state: State::Ended(0),
+            is_asked_to_end: false,
+            unwritten: None,
+        };
         let failure = supervisor.command().unwrap_err();
         assert!(failure.code == Code::Invalid && failure.what().contains("db/pw"));
     }
