@@ -1,43 +1,45 @@
 //! How long to wait before the next attempt: full jitter, so that many clients do not come back together.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Grows with each failure up to a cap; each wait is uniform between zero and the present bound ("full jitter").
+///
+/// One success forgets nothing, since what answers once and fails again would then be tried without a pause: failures
+/// are forgotten when twice the cap passes without one.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     base: Duration,
     cap: Duration,
     failures: u32,
+    last: Option<Instant>,
 }
 
 impl Backoff {
     /// The first wait is at most `base`, each next bound doubles, none passes `cap`.
     #[must_use]
     pub fn new(base: Duration, cap: Duration) -> Self {
-        Self { base, cap, failures: 0 }
+        Self { base, cap, failures: 0, last: None }
     }
 
     /// The next wait.
     pub fn next_wait(&mut self) -> Duration {
-        let bound = self.bound();
-        self.failures = self.failures.saturating_add(1);
-        bound.mul_f64(fraction(random()))
+        self.bound_at(Instant::now()).mul_f64(fraction(random()))
     }
 
-    /// Forgets all failures: the last attempt succeeded.
-    pub fn reset(&mut self) {
-        self.failures = 0;
+    fn bound_at(&mut self, now: Instant) -> Duration {
+        if self.last.is_some_and(|last| now.duration_since(last) > self.cap * 2) {
+            self.failures = 0;
+        }
+        let bound = self.base.saturating_mul(2u32.saturating_pow(self.failures.min(20))).min(self.cap);
+        self.failures = self.failures.saturating_add(1);
+        self.last = Some(now);
+        bound
     }
 
     /// Whether nothing has failed yet.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.failures == 0
-    }
-
-    fn bound(&self) -> Duration {
-        let factor = 2u32.saturating_pow(self.failures.min(20));
-        self.base.saturating_mul(factor).min(self.cap)
     }
 }
 
@@ -60,14 +62,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_double_up_to_the_cap_and_waits_stay_below_them() {
+    fn bounds_double_up_to_the_cap_until_nothing_failed_for_long() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        let mut now = Instant::now();
         for bound in [100, 200, 400, 800, 1000, 1000] {
-            assert_eq!(backoff.bound(), Duration::from_millis(bound));
-            assert!(backoff.next_wait() <= Duration::from_millis(bound));
+            now += Duration::from_secs(2);
+            assert_eq!(backoff.bound_at(now), Duration::from_millis(bound));
         }
-        backoff.reset();
-        assert_eq!(backoff.bound(), Duration::from_millis(100));
+        assert_eq!(backoff.bound_at(now + Duration::from_millis(2001)), Duration::from_millis(100));
+        assert!(backoff.next_wait() <= Duration::from_millis(200));
     }
 
     #[test]

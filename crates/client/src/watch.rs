@@ -4,7 +4,8 @@
 //! - After a break the stream goes on from the last revision seen; what the server no longer has is told as
 //!   [`Event::Compacted`], never passed over in silence.
 //! - A connection on which nothing comes, not even heartbeats, is given up after two and a half of their intervals.
-//! - Reconnections have full jitter, and wait at least as long as the server asks.
+//! - Reconnections have full jitter, and wait at least as long as the server asks. A server that takes the watch and breaks
+//!   it again and again is tried ever more slowly.
 //!
 //! # Assumptions
 //! Whoever holds a [`Watch`] takes its events; one who does not is in time cut off by the server, and then resumes.
@@ -159,7 +160,6 @@ impl Follower {
             let bytes = self.read(&mut connection, &mut body).await?;
             let frames = parser.push(bytes.bytes()).map_err(|_| Error::Malformed("the watch is no stream of events".to_owned()))?;
             for frame in frames {
-                self.backoff.reset();
                 if let Some(event) = event(&frame)?
                     && self.events.send(event).await.is_err()
                 {

@@ -169,6 +169,70 @@ fn a_refused_key_does_not_keep_another_keys_change_from_the_program() {
     assert!(text(&output.stderr).starts_with("claviger run: a may no longer be read (revision 1.9), the program keeps the last value\n"));
 }
 
+const COMPACTED: &str = "event: compacted\ndata: {\"revision\":\"1.12\"}\n\n";
+
+/// A program under `run` whose server first gives the value, then tells `compacted`, then answers the read by `code`.
+fn after_compacted(code: &'static str, arguments: &[&str]) -> Output {
+    let server = Canned::start(move |r, before| match (r.line.as_str(), before) {
+        ("POST /api/v1/read", 0) => items("7", "b25l"),
+        ("POST /api/v1/read", _) => {
+            let body = format!(r#"{{"items":[{{"id":"db/pw","error":"{code}"}}]}}"#);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+            Reply::Raw(vec![format!("{head}Claviger-Revision: 1.12\r\n\r\n{body}")])
+        }
+        _ => stream(&[READY, COMPACTED, COMPACTED]),
+    });
+    let script = r#"trap 'exit 0' TERM; i=0; while [ $i -lt 100 ]; do sleep 0.02; i=$((i+1)); done; exit 9"#;
+    run(&server, &[&["run", "--env", "PW=db/pw"], arguments, &["--", "sh", "-c", script]].concat())
+}
+
+#[test]
+fn a_key_that_was_deleted_unseen_ends_the_program_if_asked_and_any_other_refusal_does_not() {
+    let output = after_compacted("deleted", &["--on-revoked", "stop"]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "claviger run: db/pw was deleted (revision 1.12), child stopped\n");
+    assert_eq!(after_compacted("revoked", &["--on-revoked", "stop"]).status.code(), Some(4));
+    let output = after_compacted("deleted", &[]);
+    assert_eq!((output.status.code(), text(&output.stderr).lines().count()), (Some(9), 1), "told once: {}", text(&output.stderr));
+    for code in ["unavailable", "denied", "not_found"] {
+        let output = after_compacted(code, &["--on-revoked", "stop"]);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(9), String::new()), "{code}");
+    }
+}
+
+#[test]
+fn a_change_that_cannot_be_read_yet_is_read_later() {
+    let reads = std::sync::atomic::AtomicUsize::new(0);
+    let server = Canned::start(move |r, _| match r.line.as_str() {
+        "POST /api/v1/read" => match reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 => items("7", "b25l"),
+            1 => Reply::Json(200, r#"{"items":[{"id":"db/pw","error":"unavailable"}]}"#.into()),
+            2 => problem(401, "unauthenticated", "roots are being changed"),
+            _ => items("8", "dHdv"),
+        },
+        _ => stream(&[READY, CHANGED]),
+    });
+    let script = r#"echo "$PW"; [ "$PW" = two ] && exit 9; sleep 60 & wait"#;
+    let output = run(&server, &["run", "--env", "PW=db/pw", "--", "sh", "-c", script]);
+    assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("one\ntwo\n", Some(9)), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("db/pw changed (revision 1.10), child restarted"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_server_that_says_compacted_over_and_over_is_not_read_without_a_pause() {
+    let server = Canned::start(|r, _| match r.line.as_str() {
+        "POST /api/v1/read" => items("7", "b25l"),
+        _ => {
+            let Reply::Raw(pieces) = stream(&[READY, COMPACTED]) else { unreachable!() };
+            Reply::RawThenClose(pieces)
+        }
+    });
+    let output = run(&server, &["run", "--quiet", "--env", "PW=db/pw", "--", "sleep", "3"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let requests = server.requests().len();
+    assert!(requests < 25, "{requests} requests in three seconds");
+}
+
 #[test]
 fn run_passes_signals_on_and_outlives_the_servers_failures() {
     let server = Canned::start(|r, _| match r.line.as_str() {

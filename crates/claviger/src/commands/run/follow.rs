@@ -1,16 +1,19 @@
 //! Learns of new values from a server: one bulk read, then a watch from that read's revision.
 //!
 //! # Guarantees
-//! Whatever the server does, what is known stays: a failed read is tried again until it succeeds, and an item that is
-//! refused in it counts for nothing, since only the watch's own events say that a key is gone.
+//! - Whatever the server does, what is known stays: a read that fails, in whole or for some keys, is tried again until it
+//!   succeeds, and meanwhile the watch is listened to.
+//! - A key is gone when the server says so in as many words, in an event or in an answer: deleted or revoked. Any other
+//!   refusal, such as unavailable or denied, counts for nothing. It is told once.
 
 use super::{KeyChange, Update, Values};
 use crate::failure::{Code, Failure, code_of_problem};
 use claviger_client::{Backoff, Change, Client, Event, SecretItem, Watch, WatchRequest};
 use claviger_domain::{KeyId, Revision, SecretBytes};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
+use tokio::time::Instant;
 
 /// What is known of each key's value without holding it: see `Secret::primary_identity`.
 pub(super) type Known = BTreeMap<KeyId, String>;
@@ -24,8 +27,26 @@ pub(super) struct Position {
 /// One read of all keys, some of which may be refused.
 struct Reading {
     read: Vec<(KeyId, Primary)>,
-    refused: Vec<Failure>,
+    refused: Vec<Refused>,
     revision: Option<Revision>,
+}
+
+/// A key whose value was not given.
+struct Refused {
+    id: String,
+    meaning: Meaning,
+    failure: Failure,
+}
+
+/// What an item's refusal says about the key.
+#[derive(Debug, PartialEq, Eq)]
+enum Meaning {
+    Deleted,
+    Revoked,
+    /// It may well be given a moment later.
+    NotNow,
+    /// Nothing that anything should be done about.
+    Nothing,
 }
 
 /// A primary version's value, and its name.
@@ -37,8 +58,8 @@ struct Primary {
 /// The first read: every key must have a value.
 pub(super) async fn begin(client: &Client, ids: &[KeyId]) -> Result<(Values, Position), Failure> {
     let Reading { read, refused, revision } = read(client, ids, None).await?;
-    if let Some(failure) = refused.into_iter().next() {
-        return Err(failure);
+    if let Some(first) = refused.into_iter().next() {
+        return Err(first.failure);
     }
     let (mut values, mut known) = (BTreeMap::new(), Known::new());
     for (id, Primary { identity, value }) in read {
@@ -55,12 +76,23 @@ async fn read(client: &Client, ids: &[KeyId], min: Option<Revision>) -> Result<R
     let bulk = client.bulk_read(ids, min).await.map_err(|e| Failure::client(e, None))?;
     let mut reading = Reading { read: Vec::new(), refused: Vec::new(), revision: bulk.revision };
     for item in bulk.items {
+        let id = item.id.clone();
+        let meaning = item.outcome.as_ref().map_or_else(|code| meaning(code), |_| Meaning::Nothing);
         match primary(item) {
             Ok(found) => reading.read.push(found),
-            Err(failure) => reading.refused.push(failure),
+            Err(failure) => reading.refused.push(Refused { id, meaning, failure }),
         }
     }
     Ok(reading)
+}
+
+fn meaning(code: &str) -> Meaning {
+    match code {
+        "deleted" => Meaning::Deleted,
+        "revoked" => Meaning::Revoked,
+        _ if code_of_problem(code) == Code::Unavailable => Meaning::NotNow,
+        _ => Meaning::Nothing,
+    }
 }
 
 fn primary(item: SecretItem) -> Result<(KeyId, Primary), Failure> {
@@ -84,7 +116,8 @@ pub(super) async fn follow(client: Client, ids: Vec<KeyId>, position: Position, 
     let Position { known, revision } = position;
     let watch = client.watch(WatchRequest { ids: ids.clone(), since: revision, ..WatchRequest::default() });
     let is_gapless = revision.is_some();
-    let follower = Follower { client, ids, known, watch, updates, is_lost: false };
+    let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+    let follower = Follower { client, ids, known, watch, updates, gone: BTreeSet::new(), unread: None, backoff, is_lost: false };
     // The error says only that the supervisor is gone, and then so are we.
     let _ = follower.run(is_gapless).await;
 }
@@ -92,12 +125,22 @@ pub(super) async fn follow(client: Client, ids: Vec<KeyId>, position: Position, 
 /// Nobody listens any more.
 struct Gone;
 
+/// A read that is due, and the changes that it is to show.
+struct Unread {
+    changes: Vec<Change>,
+    due: Instant,
+}
+
 struct Follower {
     client: Client,
     ids: Vec<KeyId>,
     known: Known,
     watch: Watch,
     updates: Sender<Update>,
+    /// Keys whose end was told.
+    gone: BTreeSet<String>,
+    unread: Option<Unread>,
+    backoff: Backoff,
     /// Whether a break was told and its end not yet.
     is_lost: bool,
 }
@@ -105,74 +148,102 @@ struct Follower {
 impl Follower {
     async fn run(mut self, mut is_gapless: bool) -> Result<(), Gone> {
         loop {
-            match self.watch.next().await {
-                Event::Ready { .. } => {
-                    self.found_again().await?;
-                    // Without a revision to begin at, what changed between read and watch shows only in another read.
-                    if !std::mem::replace(&mut is_gapless, true) {
-                        self.refresh(Vec::new()).await?;
-                    }
+            let due = self.unread.as_ref().map(|u| u.due);
+            tokio::select! {
+                // All events that are there before a read: what changed together is read together.
+                biased;
+                event = self.watch.next() => self.heard(event, &mut is_gapless).await?,
+                () = super::until(due) => self.refresh().await?,
+            }
+        }
+    }
+
+    async fn heard(&mut self, event: Event, is_gapless: &mut bool) -> Result<(), Gone> {
+        match event {
+            Event::Ready { .. } => {
+                self.found_again().await?;
+                // Without a revision to begin at, what changed between read and watch shows only in another read.
+                if !std::mem::replace(is_gapless, true) {
+                    self.want(Vec::new(), Duration::ZERO);
                 }
-                Event::Compacted { .. } => self.refresh(Vec::new()).await?,
-                Event::Changed(change) => self.changed(change).await?,
-                Event::Deleted(change) => self.send(Update::Deleted(told(&change))).await?,
-                Event::Revoked(change) => self.send(Update::Revoked(told(&change))).await?,
-                Event::Lost { error, .. } => self.lost(&error.to_string()).await?,
+            }
+            Event::Compacted { .. } => {
+                // All followers hear it together, and a server may say it again and again.
+                let wait = self.backoff.next_wait();
+                self.want(Vec::new(), wait);
+            }
+            Event::Changed(change) => {
+                self.gone.remove(&change.id);
+                self.want(vec![change], Duration::ZERO);
+            }
+            Event::Deleted(change) => self.ended(told(&change), Update::Deleted).await?,
+            Event::Revoked(change) => self.ended(told(&change), Update::Revoked).await?,
+            Event::Lost { error, .. } => self.lost(&error.to_string()).await?,
+        }
+        Ok(())
+    }
+
+    /// Wants a read that shows these changes, after this time or when another one is due before.
+    fn want(&mut self, changes: Vec<Change>, wait: Duration) {
+        let due = Instant::now() + wait;
+        let unread = self.unread.get_or_insert(Unread { changes: Vec::new(), due });
+        unread.due = unread.due.min(due);
+        unread.changes.retain(|earlier| changes.iter().all(|c| c.id != earlier.id));
+        unread.changes.extend(changes);
+    }
+
+    /// Reads all values at the changes' revision or later.
+    async fn refresh(&mut self) -> Result<(), Gone> {
+        let Some(Unread { changes, .. }) = self.unread.take() else { return Ok(()) };
+        match read(&self.client, &self.ids, changes.iter().map(|c| c.revision).max()).await {
+            Ok(reading) => {
+                self.found_again().await?;
+                self.take(reading, changes).await
+            }
+            Err(failure) => {
+                self.lost(failure.what()).await?;
+                let wait = self.backoff.next_wait();
+                self.want(changes, wait);
+                Ok(())
             }
         }
     }
 
-    /// What changed together is read together.
-    async fn changed(&mut self, first: Change) -> Result<(), Gone> {
-        let mut changes = vec![first];
-        while let Some(event) = self.watch.try_next() {
-            match event {
-                Event::Changed(change) => changes.push(change),
-                Event::Deleted(change) => self.send(Update::Deleted(told(&change))).await?,
-                Event::Revoked(change) => self.send(Update::Revoked(told(&change))).await?,
-                Event::Lost { error, .. } => self.lost(&error.to_string()).await?,
-                Event::Ready { .. } => self.found_again().await?,
-                Event::Compacted { .. } => {}
-            }
-        }
-        self.refresh(changes).await
-    }
-
-    /// Reads all values at the changes' revision or later, and tells of those that are new. What is refused stays as it
-    /// was: other keys' changes must not wait for it.
-    async fn refresh(&mut self, changes: Vec<Change>) -> Result<(), Gone> {
-        let min = changes.iter().map(|c| c.revision).max();
-        let Some(Reading { read, revision, .. }) = self.read_patiently(min).await? else { return Ok(()) };
+    /// Tells of values that are new and of keys that are gone. Other keys' changes do not wait for what is refused.
+    async fn take(&mut self, reading: Reading, changes: Vec<Change>) -> Result<(), Gone> {
+        let Reading { read, refused, revision } = reading;
+        let revision_of = |id: &str| {
+            let of_key = changes.iter().find(|c| c.id == id).map(|c| c.revision).or(revision);
+            of_key.map_or_else(|| "unknown".to_owned(), |r| r.to_string())
+        };
         let (mut told, mut values) = (Vec::new(), BTreeMap::new());
-        for (id, primary) in new_values(&mut self.known, read) {
-            let of_key = changes.iter().rev().find(|c| c.id == id.as_str()).map(|c| c.revision).or(revision);
-            told.push(KeyChange { id: id.to_string(), revision: of_key.map_or_else(|| "unknown".to_owned(), |r| r.to_string()) });
-            values.insert(id, primary);
+        self.gone.retain(|id| read.iter().all(|(given, _)| given.as_str() != id));
+        for (id, value) in new_values(&mut self.known, read) {
+            told.push(KeyChange { id: id.to_string(), revision: revision_of(id.as_str()) });
+            values.insert(id, value);
         }
-        match told.is_empty() {
-            true => Ok(()),
-            false => self.send(Update::Changed(told, Values(values))).await,
+        if !told.is_empty() {
+            self.send(Update::Changed(told, Values(values))).await?;
         }
+        for Refused { id, meaning, .. } in refused {
+            let change = KeyChange { revision: revision_of(&id), id };
+            match meaning {
+                Meaning::Deleted => self.ended(change, Update::Deleted).await?,
+                Meaning::Revoked => self.ended(change, Update::Revoked).await?,
+                Meaning::NotNow => {
+                    let wait = self.backoff.next_wait();
+                    self.want(changes.iter().filter(|c| c.id == change.id).cloned().collect(), wait);
+                }
+                Meaning::Nothing => {}
+            }
+        }
+        Ok(())
     }
 
-    /// Reads until the server answers; a refusal of the whole request is told and left at that.
-    async fn read_patiently(&mut self, min: Option<Revision>) -> Result<Option<Reading>, Gone> {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-        loop {
-            match read(&self.client, &self.ids, min).await {
-                Ok(reading) => {
-                    self.found_again().await?;
-                    return Ok(Some(reading));
-                }
-                Err(failure) if failure.code == Code::Unavailable => {
-                    self.lost(failure.what()).await?;
-                    tokio::time::sleep(backoff.next_wait()).await;
-                }
-                Err(failure) => {
-                    self.send(Update::Note(format!("{}; the program keeps the last values", failure.what()))).await?;
-                    return Ok(None);
-                }
-            }
+    async fn ended(&mut self, change: KeyChange, how: fn(KeyChange) -> Update) -> Result<(), Gone> {
+        match self.gone.insert(change.id.clone()) {
+            true => self.send(how(change)).await,
+            false => Ok(()),
         }
     }
 
@@ -210,6 +281,15 @@ fn new_values(known: &mut Known, read: Vec<(KeyId, Primary)>) -> Vec<(KeyId, Sec
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn only_an_explicit_answer_says_that_a_key_is_gone() {
+        assert_eq!((meaning("deleted"), meaning("revoked")), (Meaning::Deleted, Meaning::Revoked));
+        for code in ["denied", "not_found", "expired", "internal", "of-the-future"] {
+            assert_eq!(meaning(code), Meaning::Nothing, "{code}");
+        }
+        assert_eq!((meaning("unavailable"), meaning("rate_limited")), (Meaning::NotNow, Meaning::NotNow));
+    }
 
     #[test]
     fn only_another_value_counts_as_a_change_and_what_is_not_read_stays_known() {

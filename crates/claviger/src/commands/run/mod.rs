@@ -4,8 +4,8 @@
 //! and ends the program. Between the first and the last is a channel, so that the last is tested without a server.
 //!
 //! # Guarantees
-//! - The program is never ended because a server fails: it keeps what it has. Only an explicit event that a key was
-//!   deleted, or that the right to read it was taken, can end it, and only if `--on-revoked stop` asks for that.
+//! - The program is never ended because a server fails: it keeps what it has. Only an explicit event or answer that a
+//!   key was deleted, or that the right to read it was taken, can end it, and only if `--on-revoked stop` asks for that.
 //! - Between the first read and the watch no change is lost: the watch begins at the revision of the read.
 //! - The exit code is the program's own.
 //!
@@ -30,6 +30,7 @@ use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// The variable that names the folder of the files.
 const FOLDER_VARIABLE: &str = "CLAVIGER_FILES";
@@ -169,6 +170,14 @@ impl Values {
 
     fn get(&self, id: &KeyId) -> Option<&SecretBytes> {
         self.0.get(id)
+    }
+}
+
+/// Waits until then; without a time, for ever.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

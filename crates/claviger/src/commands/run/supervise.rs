@@ -13,7 +13,7 @@
 //! Nobody else in this process waits for the child.
 
 use super::files::Folder;
-use super::{FOLDER_VARIABLE, KeyChange, OnChange, OnRevoked, Plan, Update, Values};
+use super::{FOLDER_VARIABLE, KeyChange, OnChange, OnRevoked, Plan, Update, Values, until};
 use crate::failure::{Code, Failure};
 use crate::output;
 use claviger_client::Backoff;
@@ -381,13 +381,6 @@ fn no_variable(id: &KeyId) -> Failure {
 fn newest(earlier: &mut Vec<KeyChange>, mut changes: Vec<KeyChange>) {
     earlier.retain(|e| changes.iter().all(|c| c.id != e.id));
     earlier.append(&mut changes);
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// The exit code of `child` if it has ended. As process 1 this reaps all others too.
