@@ -3,12 +3,12 @@
 //! Nothing of this is for production; the authority's key lies beside what it signs.
 
 use crate::config::{Config, DevUser};
+use crate::private_file;
 use anyhow::{Context, Result};
 use claviger_authn::StaticUser;
 use claviger_domain::SecretBytes;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use std::fmt::Write as _;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// The name that the development machine certificate carries.
@@ -23,9 +23,9 @@ const DAYS: i64 = 365;
 /// Makes whatever is missing in `dir`: folder, authority, certificates. What is there stays.
 ///
 /// # Errors
-/// When the folder cannot be written.
+/// When the folder cannot be written, or others can write to it.
 pub fn prepare(dir: &Path) -> Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("creating {}", dir.display()))?;
+    private_file::folder(dir)?;
     if dir.join("ca.pem").exists() {
         return Ok(());
     }
@@ -148,9 +148,7 @@ pub fn write_env(dir: &Path, address: std::net::SocketAddr, metrics: Option<std:
     if let Some(metrics) = metrics {
         line("CLAVIGER_METRICS", &format!("http://{metrics}"));
     }
-    let fresh = dir.join("dev.env.new");
-    write(&fresh, &text)?;
-    std::fs::rename(&fresh, dir.join("dev.env")).context("publishing dev.env")
+    write(&dir.join("dev.env"), &text)
 }
 
 /// Removes an earlier run's `dev.env`, so that its presence means what it says.
@@ -160,15 +158,7 @@ pub fn withdraw_env(dir: &Path) {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    use std::io::Write as _;
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("writing {}", path.display()))?;
-    file.write_all(text.as_bytes()).with_context(|| format!("writing {}", path.display()))
+    private_file::write(path, text.as_bytes())
 }
 
 impl Config {

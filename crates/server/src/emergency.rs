@@ -5,11 +5,11 @@
 //! leaves a note that the server turns into an audit record; using one is in every record of its requests.
 
 use crate::dev::lifetime;
+use crate::private_file::{folder, write};
 use anyhow::{Context, Result};
 use claviger_crypto::KeyRing;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519};
 use serde::{Deserialize, Serialize};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -31,7 +31,7 @@ pub(crate) struct Note {
     pub(crate) name: String,
     /// Why it was made.
     pub(crate) reason: String,
-    /// Who ran the command, as the system says.
+    /// Who ran the command, as the kernel says.
     pub(crate) by: String,
 }
 
@@ -72,8 +72,7 @@ impl EmergencyAuthority {
         let serial: [u8; 6] = claviger_crypto::random();
         let serial: String = serial.iter().map(|b| format!("{b:02x}")).collect();
         let name = format!("{serial}.break-glass.claviger");
-        let by = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|v| std::env::var(v).ok()).unwrap_or_else(|| "unknown".to_owned());
-        let note = Note { name, reason: reason.to_owned(), by };
+        let note = Note { name, reason: reason.to_owned(), by: whose_process() };
         folder(notes)?;
         folder(out)?;
         write(&notes.join(format!("{serial}.json")), &serde_json::to_vec(&note)?)?;
@@ -84,19 +83,52 @@ impl EmergencyAuthority {
     }
 }
 
-/// The notes that wait, with their files. What is no note is left where it is.
+/// The notes that wait, with their files. What is no note, or not one yet, is left where it is.
 pub(crate) fn waiting(notes: &Path) -> Vec<(PathBuf, Note)> {
     let files = std::fs::read_dir(notes).into_iter().flatten().filter_map(Result::ok).map(|f| f.path());
+    let files = files.filter(|path| path.extension().is_some_and(|e| e == "json"));
     files.filter_map(|path| Some((path.clone(), serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?))).collect()
 }
 
-fn folder(path: &Path) -> Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("creating {}", path.display()))
+/// Who runs this process: its user, and who logged in, which outlives `su` and `sudo`. Of the kernel, since environment
+/// variables such as `SUDO_USER` say what their setter likes.
+fn whose_process() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    // All ones: nobody logged in, such as for a service.
+    let login = read("/proc/self/loginuid").trim().parse().ok().filter(|uid| *uid != u32::MAX);
+    let process = user(rustix::process::getuid().as_raw(), &read("/etc/passwd"));
+    match login {
+        Some(login) => format!("{process}, logged in as {}", user(login, &read("/etc/passwd"))),
+        None => process,
+    }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write as _;
-    let say = || format!("writing {}", path.display());
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).with_context(say)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(say)
+/// A user with the name that `passwd` has for it.
+fn user(uid: u32, passwd: &str) -> String {
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    });
+    name.map_or_else(|| format!("uid {uid}"), |name| format!("uid {uid} ({name})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_have_their_number_and_a_name_where_there_is_one() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\nbroken\n";
+        assert_eq!(
+            (user(0, passwd), user(1000, passwd), user(7, passwd)),
+            ("uid 0 (root)".into(), "uid 1000 (alice)".into(), "uid 7".into())
+        );
+    }
+
+    #[test]
+    fn who_runs_a_process_is_not_taken_from_the_environment() {
+        let said = whose_process();
+        assert!(said.contains(&format!("uid {}", rustix::process::getuid().as_raw())), "{said}");
+    }
 }

@@ -15,6 +15,7 @@ pub mod knox;
 pub mod listen;
 mod metrics;
 pub mod native;
+mod private_file;
 mod run;
 
 pub use run::{Server, initialise, start};

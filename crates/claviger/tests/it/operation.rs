@@ -70,6 +70,33 @@ fn who_breaks_the_glass_administers_reads_nothing_and_is_recorded() {
 }
 
 #[test]
+fn the_glass_is_broken_only_into_private_files_and_names_who_the_kernel_says() {
+    use std::os::unix::fs::PermissionsExt;
+    let server = server();
+    let (config, out) = (production_config(&server), server.dir().join("emergency"));
+    std::fs::create_dir(&out).unwrap();
+    let set_mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let (key, elsewhere) = (out.join("break-glass.key"), out.join("elsewhere"));
+    let make = || {
+        let mut command = Command::new(program());
+        command.args(["--json", "server", "break-glass", "--reason", "a test", "--config"]).arg(&config).arg("--out").arg(&out);
+        command.env("SUDO_USER", "somebody-else").output().unwrap()
+    };
+    set_mode(&out, 0o777);
+    let refused = make();
+    assert!(!refused.status.success() && text(&refused.stderr).contains("chmod go-w"), "{}", text(&refused.stderr));
+    set_mode(&out, 0o755);
+    std::fs::write(&key, "").unwrap();
+    set_mode(&key, 0o666);
+    std::os::unix::fs::symlink(&elsewhere, out.join("break-glass.pem")).unwrap();
+    assert!(make().status.success());
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!elsewhere.exists());
+    until("the record", || text(&claviger(&server, &["audit", "query", "--action", "break_glass", "--json"]).stdout).contains("a test"));
+    assert!(server.log().contains(" made by uid ") && !server.log().contains("somebody-else"));
+}
+
+#[test]
 fn check_finds_a_sound_store_sound_while_it_is_served() {
     let server = server();
     for i in 0..5 {
