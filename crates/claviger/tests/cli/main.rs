@@ -257,6 +257,26 @@ fn run_passes_signals_on_and_outlives_the_servers_failures() {
 }
 
 #[test]
+fn a_program_does_not_outlive_a_run_that_is_killed() {
+    let server = Canned::start(|r, _| match r.line.as_str() {
+        "POST /api/v1/read" => items("7", "b25l"),
+        _ => stream(&[READY]),
+    });
+    let ended = server.file("ended");
+    let script = format!(r#"trap 'echo told > "{}"; exit' TERM; echo $$; while :; do sleep 0.02; done"#, ended.display());
+    let arguments = ["run", "--env", "PW=db/pw", "--", "sh", "-c", &script];
+    let mut child = claviger(&server, &arguments).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let begun = Instant::now();
+    while std::fs::read_to_string(&ended).unwrap_or_default() != "told\n" {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it runs on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn run_does_not_start_without_its_values() {
     let server = Canned::start(|_, _| Reply::Json(200, r#"{"items":[{"id":"db/pw","error":"denied"}]}"#.into()));
     let output = run(&server, &["run", "--env", "PW=db/pw", "--", "echo", "started"]);

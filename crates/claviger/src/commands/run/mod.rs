@@ -12,11 +12,13 @@
 //! # Not promised
 //! The environment of a program can be read by its own user and root, and is inherited by what it starts; files are
 //! better. A copy of the values stays in this process's memory, for restarts while no server answers; no other process of
-//! the user may look into it. If this
-//! process is killed by SIGKILL the program runs on alone, and its files stay until they are removed.
+//! the user may look into it. If this process is killed by SIGKILL the kernel sends the program TERM; what ignores TERM, what
+//! the program itself has started, and a program that gains privileges when it is run (set-user-ID) run on alone. The files
+//! then stay until they are removed.
 
 mod files;
 mod follow;
+mod orphan;
 mod supervise;
 
 use crate::cli::Session;

@@ -5,6 +5,7 @@
 //! - On a terminal the program stays in the foreground's process group: keys such as Ctrl-C and Ctrl-Z reach it from the
 //!   terminal itself, once. Elsewhere it has a group of its own, and what is left of that group is ended with it on a
 //!   restart.
+//! - If we are killed, the program is sent TERM by the kernel (`orphan`).
 //! - As process 1 of a container all orphans are reaped.
 //! - A new value whose file cannot be written is kept and tried again until it can; until then the program has the last
 //!   values, in all files and variables alike.
@@ -13,6 +14,7 @@
 //! Nobody else in this process waits for the child.
 
 use super::files::Folder;
+use super::orphan;
 use super::{FOLDER_VARIABLE, KeyChange, OnChange, OnRevoked, Plan, Update, Values, until};
 use crate::failure::{Code, Failure};
 use crate::output;
@@ -286,6 +288,7 @@ impl Supervisor<'_> {
         if has_own_group {
             command.process_group(0);
         }
+        orphan::never(&mut command);
         self.state = match command.spawn() {
             Ok(child) => State::Running(Child { pid: Pid::from_child(&child), has_own_group }),
             Err(e) => {
