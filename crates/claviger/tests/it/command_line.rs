@@ -147,7 +147,18 @@ fn the_server_and_its_log_tell_what_was_done() {
     assert!(!exported.contains("hunter2") && !server.log().contains("hunter2"));
     let report = json(&server, &["audit", "verify", folder]);
     assert_eq!((&report["whole"], report["entries"].as_u64().unwrap() >= 8), (&true.into(), true));
-    assert_eq!(json(&server, &["audit", "prove", "--index", "0", folder])["index"], 0);
+    let mut proof = json(&server, &["audit", "prove", "--index", "0", folder]);
+    assert_eq!(proof["index"], 0);
+    let (path, key) = (server.dir().join("proof.json"), server.dir().join("audit/log.pub"));
+    let verify = ["audit", "verify", "--proof", path.to_str().unwrap(), "--public-key", key.to_str().unwrap()];
+    std::fs::write(&path, proof.to_string()).unwrap();
+    let checked = json(&server, &verify);
+    assert_eq!((&checked["proven"], checked["record"]["action"].is_string()), (&true.into(), true));
+    assert!(done(&server, &verify).contains("this is record 0 of"));
+    proof["index"] = 1.into();
+    std::fs::write(&path, proof.to_string()).unwrap();
+    let (code, out, _) = finish(command(&server, &verify), "");
+    assert!(code == 1 && out.contains("WRONG"), "{code} {out}");
 }
 
 /// A running command whose standard output is read line by line.

@@ -35,9 +35,10 @@ pub(crate) enum Online {
 /// Commands that read the log's folder and need no server.
 #[derive(Subcommand)]
 pub(crate) enum Offline {
-    /// Recompute the whole log and check all signatures; the exit code is 1 if anything is wrong.
+    /// Recompute the whole log and check all signatures, or check the proof of one record; the exit code is 1 if anything is
+    /// wrong.
     Verify(verify::Verify),
-    /// Prove that one record is in the log.
+    /// Prove that one record is in the log: `audit verify --proof` checks what this writes.
     Prove(prove::Prove),
     /// Write records as JSON lines.
     Export(export::Export),

@@ -1,9 +1,13 @@
-//! `claviger audit verify`: the whole log against its public key, without a server.
+//! `claviger audit verify`: the whole log, or the proof of one record, against the log's public key, without a server.
 
+use super::prove::Proof;
+use super::record;
 use crate::failure::Failure;
 use crate::output::{self, Table};
 use clap::Args;
 use claviger_audit::{AuditError, Report, VerifierKey};
+use claviger_wire::native::AuditItem;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// The public key's file in a log's own folder.
@@ -24,8 +28,16 @@ pub(super) struct LogFolders {
 /// Options of `audit verify`.
 #[derive(Args)]
 pub(crate) struct Verify {
-    #[command(flatten)]
-    log: LogFolders,
+    /// The log's folder; a standby folder may follow.
+    #[arg(value_name = "DIR", required_unless_present = "proof", num_args = 1..=2)]
+    dirs: Vec<PathBuf>,
+    /// The log's public key, as exported before. Without it the key in the folder is used: that finds damage, but not a
+    /// log that was replaced together with its key.
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+    /// Check what `claviger audit prove` wrote, instead of a log: it needs the public key and nothing else.
+    #[arg(long, value_name = "FILE", requires = "public_key", conflicts_with = "dirs")]
+    proof: Option<PathBuf>,
 }
 
 impl LogFolders {
@@ -50,14 +62,51 @@ impl LogFolders {
 
 impl Verify {
     pub(crate) fn run(self, json: bool) -> Result<u8, Failure> {
-        let key = self.log.key()?;
-        let report = claviger_audit::verify(&self.log.dirs, &key).map_err(|e| unreadable(&e))?;
+        let Self { dirs, public_key, proof } = self;
+        let log = LogFolders { dirs, public_key };
+        let key = log.key()?;
+        if let Some(path) = proof {
+            return check_proof(&path, &key, json);
+        }
+        let report = claviger_audit::verify(&log.dirs, &key).map_err(|e| unreadable(&e))?;
         match json {
             true => output::json(&as_json(&report))?,
-            false => show(&report, &self.log, &key)?,
+            false => show(&report, &log, &key)?,
         }
         Ok(u8::from(!report.is_whole()))
     }
+}
+
+fn check_proof(path: &Path, key: &VerifierKey, json: bool) -> Result<u8, Failure> {
+    let bad = |why: String| Failure::usage(format!("the proof {}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+    let proof: Proof = serde_json::from_str(&text).map_err(|e| bad(format!("not what `claviger audit prove` writes: {e}")))?;
+    let checked = proof.check(key);
+    match (&checked, json) {
+        (Ok(entry), true) => output::json(&serde_json::json!({
+            "proven": true, "log": key.name(), "index": proof.index, "size": proof.size, "record": as_record(entry),
+        }))?,
+        (Err(problem), true) => {
+            output::json(&serde_json::json!({ "proven": false, "log": key.name(), "index": proof.index, "problem": problem }))?;
+        }
+        (Ok(entry), false) => {
+            record::table([&AuditItem { index: proof.index, record: as_record(entry) }]).print()?;
+            let mut table = Table::plain();
+            table.row(["result", &format!("this is record {} of {} signed for in {}", proof.index, proof.size, key.name())]);
+            table.print()?;
+        }
+        (Err(problem), false) => {
+            let mut table = Table::plain();
+            table.row(["WRONG", problem]);
+            table.print()?;
+        }
+    }
+    Ok(u8::from(checked.is_err()))
+}
+
+/// An entry as JSON, which every record is; as text if a later server wrote something else.
+fn as_record(entry: &[u8]) -> Value {
+    serde_json::from_slice(entry).unwrap_or_else(|_| String::from_utf8_lossy(entry).into())
 }
 
 /// A log that cannot be read.
