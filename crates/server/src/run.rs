@@ -654,3 +654,18 @@ impl Reloader {
         self.sinks.iter().for_each(|sink| sink.reopen());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_whose_record_lacks_its_last_parts_counts_as_not_recorded() {
+        let tells = |rest: &str| {
+            let text = format!(r#"{{"time":"t","request":"1","action":"change_rights","outcome":"ok"{rest}}}"#);
+            serde_json::from_str::<Recalled<'_>>(&text).is_ok_and(|r| r.tells_of_change())
+        };
+        assert!(tells("") && tells(r#","part":{"n":3,"of":3}"#));
+        assert!(!tells(r#","part":{"n":2,"of":3}"#));
+    }
+}

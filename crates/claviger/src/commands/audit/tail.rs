@@ -33,11 +33,20 @@ impl Tail {
     }
 }
 
-/// Shows up to `limit` records behind `after`, and gives the index of the last one shown.
+/// Shows up to `limit` records, or all behind `after`, and gives the index of the last one shown.
 async fn show(session: &Session, limit: u32, after: Option<u64>) -> Result<Option<u64>, Failure> {
-    let query = AuditQuery { limit: Some(limit), ..AuditQuery::default() };
-    let page = session.client.audit(&query).await.map_err(|e| Failure::client(e, None))?;
-    let mut fresh: Vec<AuditItem> = page.records.into_iter().filter(|r| after.is_none_or(|a| r.index > a)).collect();
+    let mut query = AuditQuery { limit: Some(limit), ..AuditQuery::default() };
+    let mut fresh: Vec<AuditItem> = Vec::new();
+    loop {
+        let page = session.client.audit(&query).await.map_err(|e| Failure::client(e, None))?;
+        let reached = page.records.iter().any(|r| after.is_none_or(|a| r.index <= a));
+        fresh.extend(page.records.into_iter().filter(|r| after.is_none_or(|a| r.index > a)));
+        query.before = page.next;
+        // One request can leave many entries: what one page does not hold is on the next.
+        if reached || query.before.is_none() {
+            break;
+        }
+    }
     fresh.sort_by_key(|r| r.index);
     if session.json {
         fresh.iter().try_for_each(output::json_line)?;
