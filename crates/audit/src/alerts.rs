@@ -6,7 +6,8 @@
 use claviger_domain::audit::{Action, Outcome, Record, Subject};
 use claviger_domain::{Caller, Timestamp};
 use claviger_ports::{AuditError, AuditSink, LogCheckpoint};
-use futures::future::BoxFuture;
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -48,6 +49,9 @@ pub struct Alerts {
     /// Until the past has been learned, nobody is called a first-time reader.
     learned: AtomicBool,
 }
+
+/// A record on its way.
+type Kept = BoxFuture<'static, Result<(), AuditError>>;
 
 #[derive(Default)]
 struct Shard {
@@ -104,20 +108,29 @@ impl Alerts {
         !shard.readers.contains(&pair) && shard.readers.len() < REMEMBERED && shard.readers.insert(pair)
     }
 
-    fn observe(&self, record: &Record<'_>) {
+    /// Forgets that this reader was seen reading this key.
+    fn forget(&self, who: &str, key: &str) {
+        let pair = self.hasher.hash_one((who, key));
+        self.shard(pair).lock().readers.remove(&pair);
+    }
+
+    fn observe(&self, record: &Record<'_>, kept: &mut Kept) {
         let who = record.caller.and_then(Caller::default_identity).map(|i| i.id());
         match (record.outcome, record.action) {
-            (Outcome::Ok, Action::Read | Action::BulkRead) => self.observe_read(record, who.unwrap_or_default()),
+            (Outcome::Ok, Action::Read | Action::BulkRead) => self.observe_read(record, who.unwrap_or_default(), kept),
             (Outcome::Denied | Outcome::Unauthenticated, _) => self.observe_denial(record, who),
             _ => {}
         }
     }
 
-    fn observe_read(&self, record: &Record<'_>, who: &str) {
+    fn observe_read(&self, record: &Record<'_>, who: &str, kept: &mut Kept) {
         let given = || record.subjects.iter().filter(|s| !s.versions.is_empty());
         if self.limits.first_read && self.learned.load(Ordering::Acquire) {
             let new: Vec<Subject<'_>> = given().filter(|s| self.is_new(who, s.key)).copied().collect();
-            if !new.is_empty() {
+            // Without its record the answer does not leave, so nobody has read anything yet.
+            if !new.is_empty() && is_refused(kept) {
+                new.iter().for_each(|s| self.forget(who, s.key));
+            } else if !new.is_empty() {
                 self.alert(record, &new, "first read by this caller");
             }
         }
@@ -183,14 +196,22 @@ impl Alerts {
     }
 }
 
+/// Whether the log has refused a record at once.
+fn is_refused(kept: &mut Kept) -> bool {
+    let Some(outcome) = kept.as_mut().now_or_never() else { return false };
+    let is_refused = outcome.is_err();
+    *kept = Box::pin(ready(outcome));
+    is_refused
+}
+
 fn is_open(since: i64, at: Timestamp) -> bool {
     (0..WINDOW * 1_000_000_000).contains(&at.0.saturating_sub(since)) && since != 0
 }
 
 impl AuditSink for Alerts {
-    fn append(&self, record: &Record<'_>) -> BoxFuture<'static, Result<(), AuditError>> {
-        let kept = self.inner.append(record);
-        self.observe(record);
+    fn append(&self, record: &Record<'_>) -> Kept {
+        let mut kept = self.inner.append(record);
+        self.observe(record, &mut kept);
         kept
     }
 
@@ -210,10 +231,13 @@ mod tests {
     use claviger_domain::{Identity, Proven, RequestId, VersionId};
 
     #[derive(Default)]
-    struct Kept(Mutex<Vec<String>>);
+    struct Told(Mutex<Vec<String>>, AtomicBool);
 
-    impl AuditSink for Kept {
-        fn append(&self, record: &Record<'_>) -> BoxFuture<'static, Result<(), AuditError>> {
+    impl AuditSink for Told {
+        fn append(&self, record: &Record<'_>) -> Kept {
+            if record.action != Action::Alert && self.1.load(Ordering::Relaxed) {
+                return Box::pin(ready(Err(AuditError::Full)));
+            }
             if record.action == Action::Alert {
                 self.0.lock().push(format!("{} {}", record.reason, record.subjects.len()));
             }
@@ -251,8 +275,8 @@ mod tests {
         drop(alerts.append(&record));
     }
 
-    fn alerts(limits: AlertLimits) -> (Alerts, Arc<Kept>) {
-        let kept = Arc::new(Kept::default());
+    fn alerts(limits: AlertLimits) -> (Alerts, Arc<Told>) {
+        let kept = Arc::new(Told::default());
         (Alerts::new(kept.clone(), limits), kept)
     }
 
@@ -266,6 +290,18 @@ mod tests {
             send(&alerts, &caller(who), key, Outcome::Ok, 2);
         }
         assert_eq!(*kept.0.lock(), ["first read by this caller 1"; 3]);
+    }
+
+    #[test]
+    fn a_read_whose_record_the_log_refuses_is_no_first_read_and_the_next_one_is() {
+        let (alerts, kept) = alerts(AlertLimits::default());
+        alerts.learn(std::iter::empty());
+        kept.1.store(true, Ordering::Relaxed);
+        send(&alerts, &caller("a"), "k", Outcome::Ok, 1);
+        assert!(kept.0.lock().is_empty());
+        kept.1.store(false, Ordering::Relaxed);
+        send(&alerts, &caller("a"), "k", Outcome::Ok, 1);
+        assert_eq!(*kept.0.lock(), ["first read by this caller 1"]);
     }
 
     #[test]
