@@ -882,3 +882,18 @@ fn unsynced_frames_behind_a_torn_one_are_dropped_and_never_come_back() {
     assert_eq!(Reader::open(&one(&again)).unwrap().entry(2), Ok(b"again 2".to_vec()));
     assert_whole(&one(&again), 3);
 }
+
+#[test]
+fn entries_appended_together_are_consecutive_also_over_the_end_of_a_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(quiet(dir.path()));
+    append_many(&log, 0, SEGMENT - 2);
+    let together: Vec<_> = (SEGMENT - 2..SEGMENT + 3).map(entry).collect();
+    assert_eq!(log.append_all(&together).wait(), Ok(SEGMENT + 2));
+    assert!(matches!(log.append_all(&[]).wait(), Err(AuditError::EntrySize { len: 0 })));
+    let too_long = [entry(0), vec![b'x'; claviger_audit::MAX_ENTRY + 1]];
+    assert!(matches!(log.append_all(&too_long).wait(), Err(AuditError::EntrySize { .. })), "all or none");
+    log.close();
+    assert_holds(&one(dir.path()), SEGMENT + 3);
+    assert_whole(&one(dir.path()), SEGMENT + 3);
+}

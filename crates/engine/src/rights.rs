@@ -5,7 +5,7 @@ use crate::query::Disclosure;
 use crate::start::Engine;
 use crate::{Entry, Error, Note, Surface};
 use claviger_domain::audit::{Action, Subject};
-use claviger_domain::{Acl, Caller, Capabilities, KeyMeta, Principal, cap};
+use claviger_domain::{Acl, Caller, Capabilities, KeyMeta, MAX_GRANTS, Principal, cap};
 use std::sync::Arc;
 
 /// A change of an ACL.
@@ -18,6 +18,16 @@ pub enum RightsEdit {
 }
 
 impl RightsEdit {
+    /// Refuses more entries than a list can have: applying them takes time that grows with the square of their number.
+    fn check_length(&self) -> Result<(), Error> {
+        match self {
+            Self::Set(entries) if entries.len() > MAX_GRANTS => {
+                Err(Error::invalid("grants", format!("one change has at most {MAX_GRANTS} entries, this one has {}", entries.len())))
+            }
+            Self::Set(_) | Self::Replace(_) => Ok(()),
+        }
+    }
+
     /// The list after the change.
     #[must_use]
     pub fn apply(&self, acl: &Acl) -> Acl {
@@ -60,6 +70,7 @@ impl Engine {
         allowed: impl Fn(&KeyMeta, &Acl) -> Result<(), Error>,
     ) -> Result<Added, Error> {
         self.edit::<cap::Admin>(caller, surface, Action::ChangeRights, id, precondition, |entry| {
+            edit.check_length()?;
             let acl = edit.apply(&entry.meta.acl);
             allowed(&entry.meta, &acl)?;
             let meta = KeyMeta { acl, ..entry.meta.clone() };

@@ -6,6 +6,7 @@ use claviger_audit::{Reader, VerifierKey, verify};
 use claviger_testkit::{Answer, Client, Options, TestServer};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 fn server() -> TestServer {
     TestServer::start(crate::program(), Options { config: Some(PEOPLE.to_owned()), ..Options::default() }).unwrap()
@@ -106,6 +107,19 @@ fn a_change_of_rights_is_refused_for_its_length_or_in_force_and_recorded() {
     assert_eq!((refused.status, &refused.json()["field"]), (400, &json!("grants")), "{}", refused.text());
     let changed = native(&mut client, "alice-token", "PUT", "/keys/k/-/acl", &grants(4096));
     assert_eq!(changed.status, 200, "{}", changed.text());
+    // As many entries as a body holds: refused at once, and not after minutes of comparing them with each other.
+    let entries: Vec<_> = (0..100_000).map(|n| format!(r#"{{"type":"User","id":"u{n}","access":"Read"}}"#)).collect();
+    let many = format!("[{}]", entries.join(","));
+    let begun = Instant::now();
+    for (method, target, form) in [
+        ("PUT", "/v0/keys/k/access/", &[("acl", many.as_str())][..]),
+        ("POST", "/v0/keys/", &[("id", "other"), ("data", "YQ=="), ("acl", &many)]),
+    ] {
+        let refused = client.knox(method, target, "0ualice-token", form).unwrap();
+        assert_eq!(verdict(&refused), (400, 11), "{}", refused.text());
+        assert!(refused.text().contains("at most 4096"), "{}", refused.text());
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     let refused = knox(&mut client, &one("one-more"));
     assert_eq!(verdict(&refused), (400, 11), "{}", refused.text());
     assert_eq!(verdict(&client.knox("DELETE", "/v0/keys/k/", "0ualice-token", &[]).unwrap()), (200, 0));

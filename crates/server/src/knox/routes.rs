@@ -3,7 +3,9 @@
 use super::answers::{Attempted, Reply};
 use super::{Ask, Knox, SURFACE, fields};
 use claviger_domain::audit::Outcome;
-use claviger_domain::{Grant, Identity, KeyId, KeyMeta, Labels, Preset, Principal, Transition, Version, VersionId, VersionState};
+use claviger_domain::{
+    AclTooLong, Grant, Identity, KeyId, KeyMeta, Labels, MAX_GRANTS, Preset, Principal, Transition, Version, VersionId, VersionState,
+};
 use claviger_engine::{Disclosure, Error, NewKey, NewVersion, Precondition, RightsEdit, Select};
 use claviger_wire::knox::envelope::{Code, KeyAnswer, VersionAnswer};
 use claviger_wire::knox::form::{self, Poll};
@@ -112,6 +114,9 @@ impl Knox {
         let creator = fields::entry(&Grant { principal: creator, capabilities: Preset::Admin.capabilities() });
         let defaults = self.engine.settings().default_grants.iter().map(fields::entry);
         let acl = validate::new_key(&id, given, creator, defaults, self.principal_rules())?;
+        if acl.len() > MAX_GRANTS {
+            return Err(Reply::bad_data(AclTooLong::Grants(acl.len())));
+        }
         let bad_id = || Reply::new(Code::BadKeyFormat, text::bad_key_id(&id));
         let id = KeyId::parse(std::str::from_utf8(&id).map_err(|_| bad_id())?).map_err(|_| bad_id())?;
         let new = NewKey {
