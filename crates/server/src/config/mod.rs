@@ -119,6 +119,8 @@ pub struct KnoxConfig {
     pub principal_rules: Vec<SiteRule>,
     /// Services that may create keys.
     pub creators: Vec<ServiceCreator>,
+    /// Header fields of the site's own for every routed answer.
+    pub response_headers: Vec<(&'static str, String)>,
     /// Knox's own log lines go to this file.
     pub log: Option<PathBuf>,
     /// The `service` member of those lines.
@@ -379,6 +381,7 @@ fn resolve_knox(raw: &raw::Knox, source: &Source<'_>) -> Result<KnoxConfig, Conf
         strictness,
         principal_rules: raw.principal_rule.iter().map(|r| resolve_principal_rule(r, source)).collect::<Result<_, _>>()?,
         creators: raw.service_creator.iter().map(creator).collect::<Result<_, _>>()?,
+        response_headers: raw.response_headers.iter().map(|(n, v)| resolve_response_header(n, v, source)).collect::<Result<_, _>>()?,
         log: raw.log.clone(),
         log_service: raw.log_service.clone().unwrap_or_default(),
     })
@@ -405,6 +408,35 @@ fn resolve_principal_rule(raw: &raw::PrincipalRule, source: &Source<'_>) -> Resu
     }
     let patterns = |texts: &[String]| texts.iter().map(|t| Pattern::new(t)).collect();
     Ok(SiteRule { kind, allow: patterns(&raw.allow), forbid: patterns(&raw.forbid), error: raw.error.as_str().into() })
+}
+
+/// A header field that can be sent and is not the server's to write.
+fn resolve_response_header(name: &str, value: &str, source: &Source<'_>) -> Result<(&'static str, String), ConfigError> {
+    const OURS: [&str; 11] = [
+        "cache-control",
+        "connection",
+        "content-length",
+        "content-type",
+        "date",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-content-type-options",
+    ];
+    let wrong = |rule: &str| Err(source.error("knox.response_headers", format!("`{name}`: {rule}")));
+    if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+        return wrong("a field's name is made of letters, digits and `-`");
+    }
+    if OURS.contains(&name.to_ascii_lowercase().as_str()) {
+        return wrong("this field is the server's own to write");
+    }
+    if value.trim() != value || !value.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        return wrong("a field's value is printable ASCII without spaces around it");
+    }
+    // Names of response fields live as long as the program; the configuration is read once.
+    Ok((name.to_owned().leak(), value.to_owned()))
 }
 
 fn resolve_keys(
@@ -509,6 +541,8 @@ mod tests {
                 "claviger.toml",
                 "forbid",
             ),
+            (format!("{GOOD}[knox]\nenabled = true\nresponse_headers = {{ Connection = \"close\" }}\n"), "claviger.toml:8", "server's own"),
+            (format!("{GOOD}[knox]\nenabled = true\nresponse_headers = {{ X = \"a\\r\\nB: c\" }}\n"), "claviger.toml:8", "printable"),
             (format!("{GOOD}[[dev.user]]\nname = \"x\"\n"), "claviger.toml", "--dev"),
             ("[server]\nlisten = [\"x\"]\n[tls]\ncertificate=\"c\"\nprivate_key=\"k\"\n".to_owned(), "claviger.toml:2", "IP:PORT"),
             ("[server\n".to_owned(), "claviger.toml:1", ""),

@@ -80,6 +80,7 @@ section!(Knox {
     service_creator: Vec<ServiceCreator>,
     access_callback_socket: Option<PathBuf>,
     access_callback_timeout_ms: Option<u64>,
+    response_headers: BTreeMap<String, String>,
     log: Option<PathBuf>,
     log_service: Option<String>,
 });

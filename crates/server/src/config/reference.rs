@@ -200,6 +200,13 @@ const FIELDS: &[Field] = &[
         "A Unix socket that is asked when an ACL says no, with one JSON line as Knox's callback is: `{\"key\":{…},\"principals\":[{\"id\":…,\"type\":…}],\"access_type\":\"Read\"}`, where the versions' `data` is always null. It answers with a line `{\"allow\":true}` or `{\"allow\":false}`.",
     ),
     ("knox", "access_callback_timeout_ms", "1000", "1000", "How long to wait for that answer; then the request fails with code 1."),
+    (
+        "knox",
+        "response_headers",
+        "{ Strict-Transport-Security = \"max-age=31536000\" }",
+        "none",
+        "Header fields that every routed answer of Knox's API has besides its own, as Knox's response decorators add them.",
+    ),
     ("knox", "log", "\"/var/log/claviger/knox.log\"", "off", "Knox's own access log lines. Reopened on SIGHUP."),
     ("knox", "log_service", "\"knox\"", "omitted", "The `service` member of those lines."),
     ("native", "enabled", "true", "true", "Serves Claviger's own API under `/api/v1`."),

@@ -39,6 +39,8 @@ pub struct Knox {
     creators: Vec<ServiceCreator>,
     list_readable_only: bool,
     keep_last_admin: bool,
+    /// The site's own header fields of every routed answer.
+    response_headers: Vec<(&'static str, Bytes)>,
     log: Option<KnoxLog>,
 }
 
@@ -75,6 +77,7 @@ impl Knox {
             creators: config.creators.clone(),
             list_readable_only: config.list_readable_only,
             keep_last_admin: config.keep_last_admin,
+            response_headers: config.response_headers.iter().map(|(name, value)| (*name, value.clone().into())).collect(),
             log,
         }
     }
@@ -128,7 +131,7 @@ impl Knox {
         let (code, message) = answered.as_ref().map_or_else(|r| (r.code, r.message.as_slice()), |_| (Code::Ok, b"".as_slice()));
         self.logged(id, &head, body, &connection, &routed, Some(&caller), code, message);
         match answered {
-            Ok(json) => json_response(200, json),
+            Ok(json) => self.json_response(200, json),
             Err(reply) => self.respond_error(&reply),
         }
     }
@@ -194,11 +197,12 @@ impl Knox {
     fn respond_error(&self, reply: &Reply) -> Response {
         let mut json = Vec::with_capacity(160 + reply.message.len());
         self.answer_now().error(&mut json, reply.code, &reply.message);
-        json_response(reply.code.http_status(), json)
+        self.json_response(reply.code.http_status(), json)
     }
-}
 
-fn json_response(status: u16, json: Vec<u8>) -> Response {
-    let response = Response::new(status).with_body(json).with_header("Cache-Control", "no-store");
-    envelope::HEADERS.into_iter().fold(response, |r, (name, value)| r.with_header(name, value))
+    fn json_response(&self, status: u16, json: Vec<u8>) -> Response {
+        let response = Response::new(status).with_body(json).with_header("Cache-Control", "no-store");
+        let response = envelope::HEADERS.into_iter().fold(response, |r, (name, value)| r.with_header(name, value));
+        self.response_headers.iter().fold(response, |r, (name, value)| r.with_header(name, value.clone()))
+    }
 }

@@ -44,6 +44,7 @@ scenarios! {
     the_last_administrator_can_be_kept: "keep_last_admin.txt",
     service_prefixes_can_need_a_longer_path: "min_service_path.txt",
     a_site_has_rules_of_its_own_for_principals: "principal_rules.txt",
+    a_site_adds_header_fields_to_routed_answers: "response_headers.txt",
     new_keys_get_the_default_grants: "default_grants.txt",
     machine_names_can_be_folded_and_wildcards_refused: "machine_names.txt",
 }

@@ -138,6 +138,21 @@ fn only_a_body_that_is_much_too_long_closes_the_connection() {
     assert_eq!((verdict(&large), large.header("connection")), ((400, 9), Some("close")));
 }
 
+/// §1: a form whose length is not said ahead, as Go's client sends a body that it streams.
+#[test]
+fn a_chunked_form_is_read() {
+    let server = server("");
+    let mut client = server.client().unwrap();
+    let head = "POST /v0/keys/ HTTP/1.1\r\nHost: knox\r\nAuthorization: 0ualice-token\r\nAccept-Encoding: gzip\r\nContent-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\n";
+    client.send(format!("{head}b\r\nid=k&data=Y\r\n3\r\nQ==\r\n0\r\n\r\n").as_bytes()).unwrap();
+    assert_eq!(verdict(&client.answer(false).unwrap()), (200, 0));
+    // An empty one is a request without fields, and leaves the connection usable.
+    client.send(format!("{head}0\r\n\r\n").as_bytes()).unwrap();
+    assert_eq!(verdict(&client.answer(false).unwrap()), (400, 9));
+    let read = client.knox("GET", "/v0/keys/k/", "0ualice-token", &[]).unwrap();
+    assert_eq!((verdict(&read), read.header("content-encoding")), ((200, 0), None));
+}
+
 /// §3 and §14 keep 2: ids of versions are JSON numbers beyond 2^53 and at most 2^63-1, in the digits of an integer.
 #[test]
 fn version_ids_are_whole_numbers_that_floats_cannot_hold() {
