@@ -138,6 +138,22 @@ fn only_a_body_that_is_much_too_long_closes_the_connection() {
     assert_eq!((verdict(&large), large.header("connection")), ((400, 9), Some("close")));
 }
 
+/// §5, §10: clients try what they have in turn, so a token that has expired comes before each use of a good certificate. The
+/// limit on failures, here as a site has it, stops the guesses and not the machine.
+#[test]
+fn a_stale_token_before_a_good_certificate_locks_no_machine_out() {
+    let server = crate::server_with("[auth]\nfailures_burst = 3\n");
+    let mut one = server.machine().unwrap();
+    for _ in 0..12 {
+        let mut fresh = server.machine().unwrap();
+        for client in [&mut one, &mut fresh] {
+            assert_eq!(verdict(&client.knox("GET", "/v0/keys/?k=", "0ustale", &[]).unwrap()), (401, 5));
+            let answer = client.knox("GET", "/v0/keys/?k=", "0tdev-machine", &[]).unwrap();
+            assert_eq!(verdict(&answer), (200, 0), "{}", answer.text());
+        }
+    }
+}
+
 /// §1: a form whose length is not said ahead, as Go's client sends a body that it streams.
 #[test]
 fn a_chunked_form_is_read() {
