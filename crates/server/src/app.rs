@@ -9,7 +9,7 @@ use claviger_audit::WakeRelay;
 use claviger_domain::audit::{Action, Outcome, Record, Subject};
 use claviger_domain::{Clock, RequestId};
 use claviger_engine::Engine;
-use claviger_wire::knox::route::is_clean_target;
+use claviger_wire::knox::route::redirected;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(crate) struct App {
 
 impl App {
     /// Where a request goes. Everything that is not the native API's is Knox's where Knox is on, since Knox answers
-    /// unknown paths too; and paths that are not clean, which it redirects to what they mean.
+    /// unknown paths too; and paths that lead out of the native API, which it redirects to what they mean.
     fn surface(&self, head: &Head) -> SurfaceLabel {
         let native = self.native.is_some() && is_native(&head.path, self.knox.is_some());
         match (native, &self.knox) {
@@ -57,10 +57,11 @@ impl App {
     }
 }
 
-/// Whether a path is the native API's. With Knox beside it, `/api/../v0/keys/` is not.
+/// Whether a path is the native API's. With Knox beside it, `/api/../v0/keys/` is not; what is unclean and stays within is
+/// the native API's to refuse, whether Knox is on or off.
 fn is_native(path: &[u8], knox_is_on: bool) -> bool {
-    let is_below = path.starts_with(b"/api/") || path == b"/api";
-    is_below && (!knox_is_on || is_clean_target(path))
+    let is_below = |path: &[u8]| path.starts_with(b"/api/") || path == b"/api";
+    is_below(path) && (!knox_is_on || redirected(path).is_none_or(|clean| is_below(&clean)))
 }
 
 impl Service for App {
@@ -120,10 +121,12 @@ mod tests {
 
     #[test]
     fn a_path_that_leads_out_of_the_native_api_is_not_its_own() {
-        for path in ["/api", "/api/v1", "/api/v1/keys/a", "/api/", "/api/v1/keys/%zz"] {
+        for path in
+            ["/api", "/api/v1", "/api/v1/keys/a", "/api/", "/api/v1/keys/%zz", "/api//v1/keys", "/api/v1/./keys", "/api/v1/x/%2e%2e/keys"]
+        {
             assert!(is_native(path.as_bytes(), true), "{path}");
         }
-        for path in ["/api/../v0/keys/", "/api/%2e%2e/v0/keys/", "/api/%2E./v0/keys/", "/api//v1/keys", "/api/v1/./keys"] {
+        for path in ["/api/../v0/keys/", "/api/%2e%2e/v0/keys/", "/api/%2E./v0/keys/", "/api/v1/../..", "/api/../apis"] {
             assert!(!is_native(path.as_bytes(), true), "{path}");
             assert!(is_native(path.as_bytes(), false), "{path}");
         }

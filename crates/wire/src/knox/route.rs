@@ -105,10 +105,10 @@ pub fn decoded_path<'a>(method: &str, path: &'a [u8]) -> Option<Cow<'a, [u8]>> {
     parse_other_form(method, path, None, |url| Cow::Owned(url.path.clone().into_owned()))
 }
 
-/// Whether a raw path is one that [`route`] would not redirect. One that does not decode is not redirected either.
+/// The path to which [`route`] would redirect a raw path; `None` where it is clean, or does not decode.
 #[must_use]
-pub fn is_clean_target(path: &[u8]) -> bool {
-    percent_decode(path, Plus::Literal).is_none_or(|path| is_clean(&path))
+pub fn redirected(path: &[u8]) -> Option<Vec<u8>> {
+    cleaned(&percent_decode(path, Plus::Literal)?)
 }
 
 /// `/path?query`: nearly every request.
