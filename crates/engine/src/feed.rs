@@ -12,6 +12,9 @@ use tokio::sync::Notify;
 
 /// Events remembered for those who come back.
 const REMEMBERED: usize = 16_384;
+/// Changes of rights remembered, also when other events have driven them out: without them nobody who was away for long
+/// learns what a prefix's grant gave him no more.
+const RIGHTS_REMEMBERED: usize = 4_096;
 /// Events that may wait for one follower before it is cut off.
 const BACKLOG: usize = 4_096;
 
@@ -107,6 +110,18 @@ pub struct WatchScope {
     pub prefixes: Vec<Prefix>,
 }
 
+impl Event {
+    fn changes_rights(&self) -> bool {
+        match &self.subject {
+            Subject::Key { before: Some(before), after: Some(after), .. } => {
+                before.acl != after.acl || before.separate_duties != after.separate_duties
+            }
+            Subject::Key { .. } => false,
+            Subject::Prefix { .. } => true,
+        }
+    }
+}
+
 impl KeyState {
     pub(crate) fn of(meta: &KeyMeta) -> Self {
         Self { acl: meta.acl.clone(), separate_duties: meta.separate_duties, etag: (meta.incarnation.0, meta.generation.0) }
@@ -126,6 +141,13 @@ impl WatchScope {
 
     fn covers(&self, id: &KeyId) -> bool {
         self.ids.binary_search(id).is_ok() || self.prefixes.iter().any(|p| p.covers(id))
+    }
+
+    fn concerns(&self, event: &Event) -> bool {
+        match &event.subject {
+            Subject::Key { id, .. } => self.covers(id),
+            Subject::Prefix { prefix, .. } => self.meets(prefix),
+        }
     }
 
     /// Whether something in it is below `prefix`, or may be.
@@ -157,6 +179,9 @@ struct Index {
     by_prefix: HashMap<Prefix, Vec<Arc<Slot>>>,
     all: usize,
     recent: VecDeque<Arc<Event>>,
+    rights: VecDeque<Arc<Event>>,
+    /// Changes of rights up to and including this revision may no longer be in `rights`.
+    rights_forgotten: Revision,
     /// Events up to and including this revision are no longer in `recent`.
     forgotten: Revision,
     latest: Revision,
@@ -177,7 +202,7 @@ pub struct Subscription {
 impl Feed {
     /// A feed that continues after `revision`.
     pub(crate) fn starting_at(revision: Revision) -> Self {
-        Self(Mutex::new(Index { forgotten: revision, latest: revision, ..Index::default() }))
+        Self(Mutex::new(Index { forgotten: revision, rights_forgotten: revision, latest: revision, ..Index::default() }))
     }
 
     /// Hands events to their followers, in order.
@@ -192,8 +217,10 @@ impl Feed {
     pub(crate) fn compact(&self, revision: Revision) {
         let mut index = self.0.lock();
         index.recent.clear();
-        // Who asks for what came after an older revision has not been told of all of it.
-        (index.forgotten, index.latest) = (revision, revision);
+        index.rights.clear();
+        index.forgotten = revision;
+        index.rights_forgotten = revision;
+        index.latest = revision;
         for slot in index.by_id.values().chain(index.by_prefix.values()).flatten() {
             slot.cut_off();
         }
@@ -203,14 +230,22 @@ impl Feed {
         self.0.lock().all
     }
 
-    /// Follows `scope` from after `since` (or from now).
-    pub(crate) fn subscribe(self: &Arc<Self>, scope: WatchScope, since: Option<Revision>) -> Subscription {
+    /// The remembered changes of rights after `since` that concern `scope`, and whether they are all that there were.
+    pub(crate) fn rights_since(&self, scope: &WatchScope, since: Revision) -> (Vec<Arc<Event>>, bool) {
+        let index = self.0.lock();
+        let remembered = index.rights.iter().filter(|e| e.revision > since && scope.concerns(e)).cloned().collect();
+        (remembered, since >= index.rights_forgotten)
+    }
+
+    /// Follows `scope` from after `since` (or from now). Memory shows changes a moment before they come here: who has read at
+    /// `shown` has missed nothing.
+    pub(crate) fn subscribe(self: &Arc<Self>, scope: WatchScope, since: Option<Revision>, shown: Revision) -> Subscription {
         let scope = scope.in_order();
         let slot = Arc::new(Slot::default());
         let mut index = self.0.lock();
         let started = index.latest;
         if let Some(since) = since {
-            index.replay(&slot, &scope, since);
+            index.replay(&slot, &scope, since, shown);
         }
         index.register(&slot, &scope);
         Subscription { feed: self.clone(), slot, scope, started }
@@ -237,6 +272,14 @@ impl Index {
     }
 
     fn remember(&mut self, event: Arc<Event>) {
+        if event.changes_rights() {
+            self.rights.push_back(event.clone());
+            if self.rights.len() > RIGHTS_REMEMBERED
+                && let Some(oldest) = self.rights.pop_front()
+            {
+                self.rights_forgotten = oldest.revision;
+            }
+        }
         self.recent.push_back(event);
         if self.recent.len() > REMEMBERED
             && let Some(oldest) = self.recent.pop_front()
@@ -245,21 +288,13 @@ impl Index {
         }
     }
 
-    fn replay(&self, slot: &Slot, scope: &WatchScope, since: Revision) {
-        let known = since >= self.forgotten && since <= self.latest;
+    fn replay(&self, slot: &Slot, scope: &WatchScope, since: Revision, shown: Revision) {
+        let known = since >= self.forgotten && since <= self.latest.max(shown);
         if !known {
             return slot.cut_off();
         }
         let missed = self.recent.iter().filter(|e| e.revision > since);
-        for event in missed {
-            let relevant = match &event.subject {
-                Subject::Key { id, .. } => scope.covers(id),
-                Subject::Prefix { prefix, .. } => scope.meets(prefix),
-            };
-            if relevant {
-                slot.push(event);
-            }
-        }
+        missed.filter(|e| scope.concerns(e)).for_each(|event| slot.push(event));
     }
 
     fn register(&mut self, slot: &Arc<Slot>, scope: &WatchScope) {
@@ -395,7 +430,7 @@ mod tests {
     #[tokio::test]
     async fn a_follower_sees_its_keys_in_order_and_once() {
         let feed = Arc::new(Feed::starting_at(Revision { epoch: 1, number: 0 }));
-        let mut s = feed.subscribe(scope(&["a/x"], &["a/"]), None);
+        let mut s = feed.subscribe(scope(&["a/x"], &["a/"]), None, Revision::default());
         feed.publish(vec![event(1, "a/x"), event(2, "b"), event(3, "a/y")]);
         assert_eq!(s.caught_up(), None);
         assert_eq!(numbers(&mut s, 2).await, [1, 3]);
@@ -407,18 +442,59 @@ mod tests {
     async fn who_comes_back_gets_what_he_missed_or_is_told_that_it_is_gone() {
         let feed = Arc::new(Feed::starting_at(Revision { epoch: 1, number: 10 }));
         feed.publish((11..20).map(|n| event(n, "a")).collect());
-        let mut s = feed.subscribe(scope(&["a"], &[]), Some(Revision { epoch: 1, number: 17 }));
+        let mut s = feed.subscribe(scope(&["a"], &[]), Some(Revision { epoch: 1, number: 17 }), Revision::default());
         assert_eq!(numbers(&mut s, 2).await, [18, 19]);
-        let mut old = feed.subscribe(scope(&["a"], &[]), Some(Revision { epoch: 1, number: 9 }));
+        let mut old = feed.subscribe(scope(&["a"], &[]), Some(Revision { epoch: 1, number: 9 }), Revision::default());
         assert!(old.next().await.is_none());
-        let mut future = feed.subscribe(scope(&["a"], &[]), Some(Revision { epoch: 1, number: 20 }));
+        let mut future = feed.subscribe(scope(&["a"], &[]), Some(Revision { epoch: 1, number: 20 }), Revision::default());
         assert!(future.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn after_memory_was_read_anew_following_goes_on_from_what_it_shows() {
+        let revision = |number| Revision { epoch: 1, number };
+        let feed = Arc::new(Feed::starting_at(revision(10)));
+        let mut s = feed.subscribe(scope(&["a"], &[]), None, Revision::default());
+        // Revision 11 was committed, and is known from the store only.
+        feed.compact(revision(11));
+        assert!(s.next().await.is_none());
+        let mut missed = feed.subscribe(scope(&["a"], &[]), Some(revision(10)), Revision::default());
+        assert!(missed.next().await.is_none(), "who has not heard of 11 is told that he missed something");
+        let mut resumed = feed.subscribe(scope(&["a"], &[]), Some(revision(11)), Revision::default());
+        assert_eq!(resumed.caught_up(), Some(revision(11)), "who was told to read at 11 is not cut off again");
+        feed.publish(vec![event(12, "a")]);
+        assert_eq!(numbers(&mut resumed, 1).await, [12]);
+    }
+
+    #[test]
+    fn a_change_of_rights_is_remembered_longer_than_others() {
+        let feed = Arc::new(Feed::starting_at(Revision::default()));
+        let taken = |number, prefix| {
+            let subject = Subject::Prefix { prefix: Prefix::parse(prefix).unwrap(), before: None, after: None };
+            Event { revision: Revision { epoch: 1, number }, what: "change_prefix", subject }
+        };
+        feed.publish(vec![taken(1, "a/"), taken(2, "b/")]);
+        feed.publish((3..=REMEMBERED as u64 + 3).map(|n| event(n, "a/x")).collect());
+        let known = |since| feed.rights_since(&scope(&["a/x"], &[]), Revision { epoch: 1, number: since });
+        assert_eq!((known(0).0.len(), known(0).1), (1, true));
+        assert_eq!(known(1).0.len(), 0);
+        feed.publish((0..RIGHTS_REMEMBERED as u64).map(|n| taken(REMEMBERED as u64 + 4 + n, "b/")).collect());
+        assert_eq!((known(0).0.len(), known(0).1), (0, false));
+    }
+
+    #[tokio::test]
+    async fn who_read_what_is_being_published_is_not_cut_off() {
+        let revision = |number| Revision { epoch: 1, number };
+        let feed = Arc::new(Feed::starting_at(revision(10)));
+        let mut s = feed.subscribe(scope(&["a"], &[]), Some(revision(11)), revision(11));
+        feed.publish(vec![event(11, "b"), event(12, "a")]);
+        assert_eq!(numbers(&mut s, 1).await, [12]);
     }
 
     #[tokio::test]
     async fn a_slow_follower_is_cut_off_and_leaves_nothing_behind() {
         let feed = Arc::new(Feed::starting_at(Revision::default()));
-        let mut s = feed.subscribe(scope(&["a"], &[]), None);
+        let mut s = feed.subscribe(scope(&["a"], &[]), None, Revision::default());
         feed.publish((1..=BACKLOG as u64 + 1).map(|n| event(n, "a")).collect());
         assert!(s.next().await.is_none());
         drop(s);

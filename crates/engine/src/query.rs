@@ -311,7 +311,7 @@ impl Engine {
         let subjects: Vec<_> =
             scope.ids.iter().map(KeyId::as_str).chain(names.iter().map(String::as_str)).map(|key| Subject { key, versions: &[] }).collect();
         self.done(&Note { caller, surface, action: Action::Watch, subjects: &subjects }, Some(self.revision()), None).await?;
-        Ok(self.feed.subscribe(scope, since))
+        Ok(self.feed.subscribe(scope, since, self.revision()))
     }
 
     /// When a key that `caller` had a right on was deleted, if there is no key of this id now: for those who follow it

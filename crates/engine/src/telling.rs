@@ -12,6 +12,7 @@ use crate::memory::{Entry, Tables};
 use crate::start::Engine;
 use crate::{Error, query::STEP};
 use claviger_domain::{Caller, Capabilities, Capability, KeyId, KeyRef, Prefix, PrefixGrant, Revision, permits_by};
+use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ pub struct Telling {
     about: About,
     place: Place,
     pasts_left: usize,
+    /// Changes of rights in a gap that are remembered: told of first.
+    missed: VecDeque<Telling>,
 }
 
 enum About {
@@ -65,7 +68,7 @@ impl Telling {
     /// Tells of a change.
     #[must_use]
     pub fn of(event: Arc<Event>) -> Self {
-        Self { about: About::Change(event), place: Place::new(true), pasts_left: 0 }
+        Self { about: About::Change(event), place: Place::new(true), pasts_left: 0, missed: VecDeque::new() }
     }
 
     /// Whether everything was told.
@@ -91,14 +94,17 @@ impl Telling {
 }
 
 impl Engine {
-    /// Tells a follower who has seen everything up to `since` that the rest is no longer known: first which of his keys
+    /// Tells a follower of `scope` who has seen everything up to `since` that the rest is no longer known: first which of his keys
     /// are deleted or no longer his, then [`Told::Compacted`].
     #[must_use]
-    pub fn telling_of_gap(&self, since: Option<Revision>) -> Telling {
+    pub fn telling_of_gap(&self, scope: &WatchScope, since: Option<Revision>) -> Telling {
         let until = self.revision();
         // A revision of another store, or of a future that a restored backup does not have, says nothing here.
         let since = since.filter(|s| s.epoch == until.epoch && *s <= until);
-        Telling { about: About::Gap { since, until }, place: Place::new(false), pasts_left: PASTS }
+        let (missed, is_all) = since.map(|since| self.feed.rights_since(scope, since)).unwrap_or_default();
+        let missed = missed.into_iter().map(Telling::of).collect();
+        let pasts_left = if is_all { 0 } else { PASTS };
+        Telling { about: About::Gap { since, until }, place: Place::new(false), pasts_left, missed }
     }
 
     /// The next part of what `caller`, who follows `scope`, is told. May be empty although there is more.
@@ -106,11 +112,25 @@ impl Engine {
     /// # Errors
     /// When the store does not answer. Then nothing may be passed over: the follower must begin again.
     pub async fn tell(&self, caller: &Caller, scope: &WatchScope, telling: &mut Telling) -> Result<Vec<Told>, Error> {
-        let Telling { about, place, pasts_left } = telling;
+        let Telling { about, place, pasts_left, missed } = telling;
+        if let Some(first) = missed.front_mut() {
+            let told = self.revoked_by(caller, scope, first);
+            missed.pop_front_if(|first| first.is_done());
+            return Ok(told);
+        }
         match about {
             About::Change(event) => Ok(self.tell_change(caller, scope, event, place)),
             About::Gap { since, until } => Box::pin(self.tell_gap(caller, scope, (*since, *until), place, pasts_left)).await,
         }
+    }
+
+    /// What a remembered change of rights took from a follower for good. That he is to read everything anew he is told anyway.
+    fn revoked_by(&self, caller: &Caller, scope: &WatchScope, change: &mut Telling) -> Vec<Told> {
+        let About::Change(event) = &change.about else { return Vec::new() };
+        let mut told = self.tell_change(caller, scope, event, &mut change.place);
+        let can_read = |id: &KeyId, t: &Tables| t.find(id.as_str()).is_ok_and(|e| t.permits(caller, e).contains(Capability::Read));
+        told.retain(|told| matches!(told, Told::Revoked { id, .. } if !self.memory.read(|t| can_read(id, t))));
+        told
     }
 
     fn tell_change(&self, caller: &Caller, scope: &WatchScope, event: &Event, place: &mut Place) -> Vec<Told> {

@@ -512,11 +512,30 @@ async fn after_a_gap_deleted_and_revoked_keys_are_told_and_nothing_that_was_neve
     let site = Site { engine, ..site };
     let mut follower = site.watch(&bob, &ids, &["team/"], Some(since)).await;
     assert_eq!(site.told(&bob, &mut follower).await, ["cut off"]);
-    let gap = async |since| site.tell(&bob, &follower, &mut site.engine.telling_of_gap(since)).await;
+    let gap = async |since| site.tell(&bob, &follower, &mut site.engine.telling_of_gap(follower.scope(), since)).await;
     let expected = ["deleted theirs", "deleted team/gone", "revoked db", "compacted"];
     assert_eq!(gap(Some(since)).await, expected);
     assert_eq!(gap(Some(Revision { epoch: 7, number: 1 })).await, expected, "a revision of another store");
     assert_eq!(gap(Some(site.engine.revision())).await, ["compacted"], "who has seen it all is told nothing again");
+}
+
+#[tokio::test]
+async fn after_a_gap_a_prefix_grant_that_was_taken_is_told_while_it_is_remembered() {
+    let site = Site::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let read = read_only().capabilities();
+    for prefix in ["a/", "b/"] {
+        site.grant(prefix, &[("user:bob", read)], false).await.unwrap();
+        site.create(&alice, &format!("{prefix}k"), "x", &[]).await.unwrap();
+    }
+    let since = site.engine.revision();
+    for prefix in ["a/", "b/"] {
+        site.grant(prefix, &[], false).await.unwrap();
+    }
+    site.set(&alice, "b/k", "user:bob", read).await.unwrap();
+    let follower = site.watch(&bob, &["a/k", "b/k"], &[], None).await;
+    let mut gap = site.engine.telling_of_gap(follower.scope(), Some(since));
+    assert_eq!(site.tell(&bob, &follower, &mut gap).await, ["revoked a/k", "compacted"], "what he can read again is not taken");
 }
 
 #[tokio::test]

@@ -235,7 +235,7 @@ impl Follower {
     }
 
     fn cut_off(&mut self) {
-        self.telling = Some(self.parts.engine.telling_of_gap(Some(self.told)));
+        self.telling = Some(self.parts.engine.telling_of_gap(self.subscription.scope(), Some(self.told)));
     }
 
     /// The next part of what is being told. None ends the stream: what could not be found out must not be passed over.
