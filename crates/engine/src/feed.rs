@@ -140,7 +140,13 @@ impl WatchScope {
     }
 
     fn covers(&self, id: &KeyId) -> bool {
-        self.ids.binary_search(id).is_ok() || self.prefixes.iter().any(|p| p.covers(id))
+        self.ids.binary_search(id).is_ok() || self.has_prefix_of(id.as_str())
+    }
+
+    /// Whether one of the prefixes covers `text`. The last that is not after it is the only one that can.
+    fn has_prefix_of(&self, text: &str) -> bool {
+        let after = self.prefixes.partition_point(|p| p.as_str() <= text);
+        after > 0 && text.starts_with(self.prefixes[after - 1].as_str())
     }
 
     fn concerns(&self, event: &Event) -> bool {
@@ -152,7 +158,11 @@ impl WatchScope {
 
     /// Whether something in it is below `prefix`, or may be.
     fn meets(&self, prefix: &Prefix) -> bool {
-        self.ids.iter().any(|id| prefix.covers(id)) || self.prefixes.iter().any(|p| is_related(p, prefix))
+        let id = self.ids.get(self.ids.partition_point(|id| id.as_str() < prefix.as_str()));
+        let below = self.prefixes.get(self.prefixes.partition_point(|p| p < prefix));
+        id.is_some_and(|id| prefix.covers(id))
+            || below.is_some_and(|p| p.as_str().starts_with(prefix.as_str()))
+            || self.has_prefix_of(prefix.as_str())
     }
 }
 
@@ -464,6 +474,18 @@ mod tests {
         assert_eq!(resumed.caught_up(), Some(revision(11)), "who was told to read at 11 is not cut off again");
         feed.publish(vec![event(12, "a")]);
         assert_eq!(numbers(&mut resumed, 1).await, [12]);
+    }
+
+    #[test]
+    fn a_scope_knows_what_concerns_it() {
+        let scope = scope(&["b", "a/x", "c/d/e"], &["team/", "a/b/", "team/sub/", "z:"]).in_order();
+        assert_eq!(scope.prefixes.iter().map(Prefix::as_str).collect::<Vec<_>>(), ["a/b/", "team/", "z:"]);
+        let covered = |id: &str| scope.covers(&KeyId::parse(id).unwrap());
+        assert!(["b", "a/x", "a/b/c", "team/x", "team/sub/x", "z:1"].into_iter().all(covered));
+        assert!(!["a", "a/y", "a/bb", "teams", "c/d", "zz", "0"].into_iter().any(covered));
+        let met = |prefix: &str| scope.meets(&Prefix::parse(prefix).unwrap());
+        assert!(["", "a/", "a/b/", "a/b/c/", "c/", "c/d/", "team/sub/sub/", "z:y:"].into_iter().all(met));
+        assert!(!["a/c/", "b/", "c/e/", "d:", "tea/", "zz/"].into_iter().any(met));
     }
 
     #[test]

@@ -96,8 +96,11 @@ impl Native {
         let open = self.open_watch(ask).await?;
         let credential = ask.head.headers.get("authorization").map(|value| SecretBytes::new(value.to_vec()));
         let header = credential.as_ref().map(SecretBytes::expose);
-        let proven = self.parts.callers.examine_again(ask.connection, header, ask.caller.request_id);
-        let (caller, standing) = proven.map_err(|failure| Fault::from(&failure))?;
+        // Roots may have changed since the request was let in.
+        let (caller, standing) = match self.parts.callers.examine_again(ask.connection, header, ask.caller.request_id) {
+            Ok(proven) => proven,
+            Err(failure) => return Err(self.unproven(&failure, ask.head, ask.connection, ask.caller.request_id).await.into()),
+        };
         let subscription = self.engine().watch(ask.caller, SURFACE, scope, since).await?;
         let mut follower = Follower {
             parts: self.parts.clone(),
