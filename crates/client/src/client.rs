@@ -180,7 +180,7 @@ fn may_repeat(request: &Request, error: &Error) -> bool {
     never_reached || turned_away || (request.repeatable && error.is_transient())
 }
 
-fn refusal(head: &Head, body: &Buffer) -> Error {
+pub(crate) fn refusal(head: &Head, body: &Buffer) -> Error {
     let retry_after = head.header("retry-after").and_then(|v| v.parse().ok()).map(Duration::from_secs);
     let problem = serde_json::from_slice::<Problem>(body.bytes()).unwrap_or_else(|_| Problem {
         code: code_of(head.status).to_owned(),

@@ -10,7 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -22,8 +22,8 @@ const MAX_BODY: usize = 1 << 30;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// One connection. It may be used again only after a whole answer was read.
-pub(crate) struct Connection {
-    stream: TlsStream<TcpStream>,
+pub(crate) struct Connection<S = TlsStream<TcpStream>> {
+    stream: S,
     ahead: Buffer,
     address: String,
 }
@@ -78,7 +78,14 @@ impl Connection {
             io::ErrorKind::InvalidData => Error::Tls { address: shown.to_owned(), reason: e.to_string() },
             _ => Error::Connect { address: shown.to_owned(), reason: format!("the TLS handshake broke off: {e}") },
         })?;
-        Ok(Self { stream, ahead: Buffer::with_capacity(8 * 1024), address: shown.to_owned() })
+        Ok(Self::over(stream, shown.to_owned()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// A connection over a stream that is open already.
+    pub(crate) fn over(stream: S, address: String) -> Self {
+        Self { stream, ahead: Buffer::with_capacity(8 * 1024), address }
     }
 
     /// Whether the other side still holds the connection open and has said nothing unasked.

@@ -14,6 +14,8 @@ mod buffer;
 mod client;
 mod config;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod http;
 mod request;
 mod secret;

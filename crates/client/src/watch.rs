@@ -198,7 +198,7 @@ fn target(request: &WatchRequest) -> Request {
 
 /// Where to go on after a break, once this frame has been handed on. The server gives an `id` only to the last event of a
 /// change and to heartbeats, so that a break among the events of one change loses none of them.
-fn resume_point(frame: &Frame) -> Result<Option<Revision>, Error> {
+pub(crate) fn resume_point(frame: &Frame) -> Result<Option<Revision>, Error> {
     match (frame.id.as_str(), frame.event.as_str()) {
         ("", "ready" | "compacted") => parse_revision(&parse_json::<WatchEvent>(frame.data.as_bytes())?.revision).map(Some),
         ("", _) => Ok(None),
@@ -207,7 +207,7 @@ fn resume_point(frame: &Frame) -> Result<Option<Revision>, Error> {
 }
 
 /// The event of a frame; nothing for heartbeats and kinds of later servers.
-fn event(frame: &Frame) -> Result<Option<Event>, Error> {
+pub(crate) fn event(frame: &Frame) -> Result<Option<Event>, Error> {
     let kind = frame.event.as_str();
     if !matches!(kind, "ready" | "changed" | "deleted" | "revoked" | "compacted") {
         return Ok(None);

@@ -47,9 +47,14 @@ impl AccessPolicy for Socket {
 async fn exchange(path: PathBuf, line: String) -> std::io::Result<bool> {
     let mut stream = UnixStream::connect(path).await?;
     stream.write_all(line.as_bytes()).await?;
-    let mut answer = String::new();
-    BufReader::new(stream.take(ANSWER)).read_line(&mut answer).await?;
-    Ok(serde_json::from_str::<Answer>(&answer)?.allow)
+    let mut line = String::new();
+    BufReader::new(stream.take(ANSWER)).read_line(&mut line).await?;
+    answer(&line)
+}
+
+/// What one line of answer says.
+pub(crate) fn answer(line: &str) -> std::io::Result<bool> {
+    Ok(serde_json::from_str::<Answer>(line)?.allow)
 }
 
 fn line(question: Question<'_>) -> String {

@@ -35,6 +35,13 @@ pub(crate) struct Note {
     pub(crate) by: String,
 }
 
+impl Note {
+    /// The note in a file's bytes, where they are one.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
 impl EmergencyAuthority {
     pub(crate) fn of(ring: &KeyRing) -> Result<Self> {
         let seed = ring.break_glass_seed();
@@ -87,7 +94,7 @@ impl EmergencyAuthority {
 pub(crate) fn waiting(notes: &Path) -> Vec<(PathBuf, Note)> {
     let files = std::fs::read_dir(notes).into_iter().flatten().filter_map(Result::ok).map(|f| f.path());
     let files = files.filter(|path| path.extension().is_some_and(|e| e == "json"));
-    files.filter_map(|path| Some((path.clone(), serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?))).collect()
+    files.filter_map(|path| Some((path.clone(), Note::read(&std::fs::read(&path).ok()?)?))).collect()
 }
 
 /// Who runs this process: its user, and who logged in, which outlives `su` and `sudo`. Of the kernel, since environment

@@ -8,6 +8,8 @@ pub mod command;
 pub mod config;
 pub mod dev;
 mod emergency;
+#[doc(hidden)]
+pub mod fuzz;
 mod health;
 pub mod http;
 pub mod hygiene;

@@ -221,7 +221,7 @@ struct Recorded {
 
 /// The members of a record that matter here.
 #[derive(serde::Deserialize)]
-struct Recalled<'a> {
+pub(crate) struct Recalled<'a> {
     time: &'a str,
     request: &'a str,
     action: &'a str,
@@ -239,18 +239,28 @@ struct Part {
     of: u64,
 }
 
-impl Recalled<'_> {
+impl<'a> Recalled<'a> {
+    /// The record in an entry of the log, where it is one that this program reads.
+    pub(crate) fn read(entry: &'a [u8]) -> Option<Self> {
+        serde_json::from_slice(entry).ok()
+    }
+
+    /// The newest revision that it names.
+    pub(crate) fn newest(&self) -> Option<Revision> {
+        self.revision.and_then(Revision::parse).max(self.head.and_then(Revision::parse))
+    }
+
     /// Whether it is a change's own record. One that merely saw a key names the key's revision too, and a change that was
     /// reported as failed may have been committed all the same.
     ///
     /// Of a record in parts the last one tells, since a crash may have left only the first ones.
-    fn tells_of_change(&self) -> bool {
+    pub(crate) fn tells_of_change(&self) -> bool {
         let is_change = Action::CHANGES.iter().any(|action| action.name() == self.action);
         let is_all = self.part.as_ref().is_none_or(|part| part.n == part.of);
         self.outcome == Outcome::Ok.name() && is_change && is_all
     }
 
-    fn at(&self) -> Option<Timestamp> {
+    pub(crate) fn at(&self) -> Option<Timestamp> {
         let at = time::OffsetDateTime::parse(self.time, &time::format_description::well_known::Rfc3339).ok()?;
         i64::try_from(at.unix_timestamp_nanos()).ok().map(Timestamp)
     }
@@ -264,9 +274,9 @@ fn recorded_changes(log: &AuditLog, head: Revision) -> Result<Recorded> {
     for entry in Reader::open(&log.dirs())?.backwards(u64::MAX)? {
         let (_, entry) = entry?;
         // Not one of ours to read: it is no record of a change.
-        let Ok(record) = serde_json::from_slice::<Recalled<'_>>(&entry) else { continue };
+        let Some(record) = Recalled::read(&entry) else { continue };
         let revision = record.revision.and_then(Revision::parse);
-        newest = newest.max(revision).max(record.head.and_then(Revision::parse));
+        newest = newest.max(record.newest());
         if let (true, Some(revision)) = (record.action == Action::Start.name(), revision) {
             recorded.after = revision;
             break;
@@ -433,8 +443,8 @@ fn newest_recorded(dirs: &[PathBuf]) -> Result<Option<Revision>> {
     let mut newest = None;
     for entry in Reader::open(dirs)?.backwards(u64::MAX)?.take(1000) {
         let (_, entry) = entry?;
-        let Ok(record) = serde_json::from_slice::<Recalled<'_>>(&entry) else { continue };
-        newest = newest.max(record.head.and_then(Revision::parse)).max(record.revision.and_then(Revision::parse));
+        let Some(record) = Recalled::read(&entry) else { continue };
+        newest = newest.max(record.newest());
     }
     Ok(newest)
 }

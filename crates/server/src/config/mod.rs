@@ -203,8 +203,17 @@ impl Config {
     pub fn load(file: &Path, environment: impl Iterator<Item = (String, String)>, dev: bool) -> Result<Self, ConfigError> {
         let place = || file.display().to_string();
         let text = std::fs::read_to_string(file).map_err(|e| ConfigError { place: place(), problem: format!("cannot be read: {e}") })?;
-        let raw = Raw::read(file, &text, environment)?;
-        Self::resolve(raw, &Source { file, text: &text }, dev)
+        Self::parse(file, &text, environment, dev)
+    }
+
+    pub(crate) fn parse(
+        file: &Path,
+        text: &str,
+        environment: impl Iterator<Item = (String, String)>,
+        dev: bool,
+    ) -> Result<Self, ConfigError> {
+        let raw = Raw::read(file, text, environment)?;
+        Self::resolve(raw, &Source { file, text }, dev)
     }
 
     /// A development server's configuration: everything in `dir`, over an optional file.
@@ -503,9 +512,7 @@ mod tests {
 
     fn resolve(text: &str, environment: &[(&str, &str)], dev: bool) -> Result<Config, ConfigError> {
         let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        let file = Path::new("claviger.toml");
-        let raw = Raw::read(file, text, environment)?;
-        Config::resolve(raw, &Source { file, text }, dev)
+        Config::parse(Path::new("claviger.toml"), text, environment, dev)
     }
 
     #[test]

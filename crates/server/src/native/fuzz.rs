@@ -3,7 +3,10 @@
 use super::request::{Query, if_match, json, min_revision, path};
 use super::routes::{BASE, ROUTES, Routed, route};
 use crate::http::{Head, Method};
-use claviger_wire::native::{AclBody, BulkRead, CreateKey, FieldError, PrefixInfo};
+use claviger_domain::Principal;
+use claviger_wire::native::{
+    AclBody, BulkRead, CreateKey, FieldError, PrefixInfo, acl_entries, parse_acl, rfc3339_to_unix, unix_to_rfc3339,
+};
 use serde::de::DeserializeOwned;
 
 /// Reads `target` as a request's target, by every route that its path could be.
@@ -47,6 +50,30 @@ pub fn body(bytes: &[u8], secret: &str) {
     }
 }
 
+/// Reads `text` as a principal, `TYPE:ID`, and as a moment.
+///
+/// # Panics
+/// When what was read is not read again from how it is shown.
+pub fn words(text: &str) {
+    if let Ok(principal) = text.parse::<Principal>() {
+        assert_eq!(principal.to_string().parse().ok(), Some(principal));
+    }
+    if let Ok(at) = rfc3339_to_unix(text, "expires") {
+        assert_eq!(rfc3339_to_unix(&unix_to_rfc3339(at), "expires").ok(), Some(at));
+    }
+}
+
+/// Reads `bytes` as the entries of an ACL.
+///
+/// # Panics
+/// When an ACL that was read is another one when it is shown and read again.
+pub fn acl(bytes: &[u8]) {
+    let Ok(body) = serde_json::from_slice::<AclBody>(bytes) else { return };
+    if let Ok(acl) = parse_acl(&body.grants, "grants") {
+        assert_eq!(parse_acl(&acl_entries(&acl), "grants").ok(), Some(acl));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,12 +93,31 @@ mod tests {
         fn arbitrary_text_never_panics(text in "\\PC{0,80}") {
             target(&format!("/{text}"));
             conditions(&text);
+            words(&text);
             conditions(&format!("\"{text}\""));
+        }
+
+        #[test]
+        fn principals_and_moments_never_panic(
+            principal in "(user|user_group|machine|machine_prefix|service|service_prefix|x):(spiffe://(a\\.b|A)?/?[a-z/.]{0,6}|\\PC{0,12})",
+            moment in "(19|20|22|99)[0-9]{2}-[01][0-9]-[0-3][0-9][Tt ][0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{0,10})?(Z|z|[+-][0-2][0-9]:[0-6][0-9])?",
+        ) {
+            words(&principal);
+            words(&moment);
+        }
+
+        #[test]
+        fn acls_never_panic(
+            entries in prop::collection::vec(("(user|machine_prefix|service|service_prefix|x):(spiffe://a/[a-z/]{0,4}|[a-z\"ä]{0,6})", "(preset|capabilities|x)", "(\"(read|write|admin|none)\"|\\[(\"(list|read|sign|x)\",?)?\\]|1)"), 0..4),
+        ) {
+            let entries: Vec<_> = entries.iter().map(|(principal, name, value)| format!(r#"{{"principal":"{principal}","{name}":{value}}}"#)).collect();
+            acl(format!(r#"{{"grants":[{}]}}"#, entries.join(",")).as_bytes());
         }
 
         #[test]
         fn arbitrary_bodies_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             body(&bytes, SECRET);
+            acl(&bytes);
         }
 
         #[test]
