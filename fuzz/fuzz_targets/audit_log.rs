@@ -1,4 +1,4 @@
-//! Fuzzes the audit log'\''s frames, checkpoints and keys.
+//! Fuzzes the audit log's frames, checkpoints and keys.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

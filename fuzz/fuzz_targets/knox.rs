@@ -1,4 +1,4 @@
-//! Fuzzes every parser of Knox'\''s forms.
+//! Fuzzes every parser of Knox's forms.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

@@ -4,6 +4,8 @@
 //! wants many writes per fsync hands them over together.
 
 mod dialect;
+#[doc(hidden)]
+pub mod fuzz;
 mod plan;
 mod read;
 mod rows;
