@@ -3,6 +3,7 @@
 
 mod command_line;
 mod faults;
+mod front;
 mod hygiene;
 mod knox;
 mod matrix;
