@@ -92,7 +92,7 @@ enum Command {
     /// Show and rotate what protects the store.
     #[command(subcommand)]
     Seal(seal::Seal),
-    /// Show the server's state.
+    /// Show the server's state; exits with 1 when something needs somebody now.
     Status(status::Status),
     /// Show who the server takes you for.
     Whoami(whoami::Whoami),

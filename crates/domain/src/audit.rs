@@ -64,6 +64,8 @@ pub enum Action {
     Reconcile,
     /// What is left of a store that was changed behind Claviger's back was accepted, as the configuration says.
     AcceptTampering,
+    /// Records older than the retention were removed from the log.
+    Prune,
     /// Something that an administrator should look at: first-time reader, burst of denials, mass read.
     Alert,
 }
@@ -117,6 +119,7 @@ impl Action {
             Self::Init => "init",
             Self::Reconcile => "reconcile",
             Self::AcceptTampering => "accept_tampering",
+            Self::Prune => "prune",
             Self::Alert => "alert",
         }
     }

@@ -52,6 +52,8 @@ pub(crate) enum Slot {
 pub(crate) struct Tables {
     pub(crate) keys: AHashMap<KeyId, Slot>,
     pub(crate) order: BTreeSet<KeyId>,
+    /// Those of `keys` that are damaged.
+    pub(crate) damaged: BTreeSet<KeyId>,
     pub(crate) grants: BTreeMap<Prefix, Granted>,
     pub(crate) graves: BTreeMap<KeyId, Arc<Grave>>,
     pub(crate) revision: Revision,
@@ -115,6 +117,7 @@ impl Tables {
 
     pub(crate) fn put(&mut self, id: KeyId, slot: Slot) {
         self.order.insert(id.clone());
+        self.damaged.remove(&id);
         self.keys.insert(id, slot);
     }
 
@@ -140,6 +143,7 @@ impl Tables {
 
     pub(crate) fn remove(&mut self, id: &KeyId) {
         self.order.remove(id);
+        self.damaged.remove(id);
         self.keys.remove(id);
     }
 

@@ -182,6 +182,7 @@ impl Contents {
                 None => None,
             };
             self.tables.keys.insert(id.clone(), Slot::Damaged { why: why.as_str().into(), known });
+            self.tables.damaged.insert(id.clone());
             if was_good {
                 self.report.keys -= 1;
                 self.report.damaged.push((id.to_string(), why));
@@ -305,6 +306,7 @@ impl Loading<'_> {
                     Err(why) => {
                         self.suspects.push(Suspect { stands: digest, as_it_was: self.ring.digest_key_as_it_was(&row) });
                         self.damaged.push((row.id.clone(), why.to_string()));
+                        self.tables.damaged.insert(row.id.clone());
                         Slot::Damaged { why: why.to_string().into(), known: None }
                     }
                 };
@@ -449,6 +451,12 @@ impl Engine {
     #[must_use]
     pub fn key_count(&self) -> usize {
         self.memory.read(|t| t.keys.len())
+    }
+
+    /// How many keys are damaged and not served, and the first ids of them.
+    #[must_use]
+    pub fn damaged_keys(&self, most: usize) -> (usize, Vec<String>) {
+        self.memory.read(|t| (t.damaged.len(), t.damaged.iter().take(most).map(ToString::to_string).collect()))
     }
 
     /// How many streams follow changes.

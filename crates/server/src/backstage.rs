@@ -1,10 +1,11 @@
 //! What the native surface needs of the server beside the engine: the seal, the audit log, the process's memory.
 
+use crate::hygiene::Hardened;
 use crate::metrics::Metrics;
-use crate::native::{AuditQuery, Backstage as Wanted};
-use claviger_audit::{AuditLog, Reader};
+use crate::native::{AuditQuery, AuditState, Backstage as Wanted, Vitals};
+use claviger_audit::{AuditLog, LineSink, Reader, State};
 use claviger_crypto::RootOfTrust;
-use claviger_engine::{Engine, Error};
+use claviger_engine::{Engine, Error, StartReport};
 use claviger_wire::native::{AuditItem, AuditPage, SealStatus};
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -19,7 +20,10 @@ pub(crate) struct Backstage {
     pub(crate) log: Arc<AuditLog>,
     pub(crate) root: Arc<dyn RootOfTrust>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) memory: String,
+    pub(crate) hardened: Hardened,
+    pub(crate) report: StartReport,
+    pub(crate) sinks: Vec<Arc<LineSink>>,
+    pub(crate) retention_days: Option<u32>,
 }
 
 impl Wanted for Backstage {
@@ -35,16 +39,25 @@ impl Wanted for Backstage {
         })
     }
 
-    fn memory(&self) -> String {
-        self.memory.clone()
-    }
-
-    fn uptime_seconds(&self) -> u64 {
-        self.metrics.uptime_seconds()
-    }
-
-    fn audit_counts(&self) -> (u64, u64) {
-        (self.log.size(), self.log.latest_checkpoint().size)
+    fn vitals(&self) -> Vitals {
+        let audit_signed = self.log.latest_checkpoint().size;
+        let health = self.log.health();
+        Vitals {
+            uptime_seconds: self.metrics.uptime_seconds(),
+            memory: self.hardened.said.clone(),
+            memory_is_locked: self.hardened.memory_is_locked,
+            sums_match: self.report.digest_matches,
+            accepts_tampering: self.engine.settings().accept_tampering,
+            damaged_rights: self.report.damaged_others.len(),
+            audit_entries: self.log.size(),
+            audit_signed,
+            // Where the folder cannot be read, its state says more.
+            audit_first: self.log.first_kept().unwrap_or_default(),
+            audit_retention_days: self.retention_days,
+            audit: audit_state(health.state),
+            audit_reserve: health.free_reserve,
+            sink_lines_dropped: dropped(&self.sinks),
+        }
     }
 
     fn audit_query(&self, query: AuditQuery) -> BoxFuture<'_, Result<AuditPage, String>> {
@@ -55,6 +68,21 @@ impl Wanted for Backstage {
             looking.await.map_err(|_| "the query ended badly".to_owned())?
         })
     }
+}
+
+pub(crate) fn audit_state(state: State) -> AuditState {
+    match state {
+        State::Healthy => AuditState::Healthy,
+        State::DiskFull => AuditState::DiskFull,
+        State::Standby => AuditState::Standby,
+        State::Failed(why) => AuditState::Failed(why.to_string()),
+        State::Closed => AuditState::Closed,
+    }
+}
+
+/// Lines that these sinks did not take since the start.
+pub(crate) fn dropped(sinks: &[Arc<LineSink>]) -> u64 {
+    sinks.iter().map(|sink| sink.dropped()).sum()
 }
 
 /// Newest first, until the page is full, the log begins, or enough was looked at.

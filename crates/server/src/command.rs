@@ -15,11 +15,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// # Errors
 /// Names the step that failed and the remedy.
 pub fn serve(file: &Path) -> Result<()> {
-    let memory = hygiene::harden();
+    let hardened = hygiene::harden();
     let config = Config::load(file, std::env::vars(), false)?;
     log_to_stderr(&config.log);
     runtime()?.block_on(async {
-        let server = run::start(&config, None, memory).await?;
+        let server = run::start(&config, None, hardened).await?;
         announce(&server);
         server.run_until_signal().await
     })
@@ -30,7 +30,7 @@ pub fn serve(file: &Path) -> Result<()> {
 /// # Errors
 /// Names the step that failed and the remedy.
 pub fn serve_dev(dir: &Path, file: Option<&Path>) -> Result<()> {
-    let memory = hygiene::harden();
+    let hardened = hygiene::harden();
     let config = Config::dev(dir, file, std::env::vars())?;
     log_to_stderr(&config.log);
     dev::withdraw_env(dir);
@@ -40,7 +40,7 @@ pub fn serve_dev(dir: &Path, file: Option<&Path>) -> Result<()> {
         if !config.has_store() {
             run::initialise(&config, &[Principal::User(dev::ADMIN.into())], true).await?;
         }
-        let server = run::start(&config, Some(tokens), memory).await?;
+        let server = run::start(&config, Some(tokens), hardened).await?;
         let address = server.addresses.first().copied().context("no address was bound")?;
         dev::write_env(dir, address, server.metrics_address)?;
         announce(&server);

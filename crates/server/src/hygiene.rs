@@ -10,13 +10,24 @@ use std::path::Path;
 /// The bit of `CAP_IPC_LOCK` in a set of capabilities (linux/capability.h).
 const IPC_LOCK: u32 = 14;
 
+/// What [`harden`] could do.
+#[derive(Debug, Clone)]
+pub struct Hardened {
+    /// In a sentence, with the remedy for what could not be had.
+    pub said: String,
+    /// Whether memory is kept out of swap.
+    pub memory_is_locked: bool,
+}
+
 /// Makes the process non-dumpable, forbids core files, and locks its memory where the limit allows. What could not be had
-/// is told in the sentence that is returned, for `status`; nothing fails for it, since a container may forbid any of these.
+/// is told, for `status`; nothing fails for it, since a container may forbid any of these.
 ///
 /// Not for processes that start other programs: those would inherit the limits.
 #[must_use]
-pub fn harden() -> String {
-    format!("{}; {}", forbid_dumps(), lock_memory())
+pub fn harden() -> Hardened {
+    let (dumps, memory) = (forbid_dumps(), lock_memory());
+    let memory_is_locked = memory.is_ok();
+    Hardened { said: format!("{dumps}; {}", memory.unwrap_or_else(|why| why)), memory_is_locked }
 }
 
 /// Non-dumpable shuts out core dumps, also those that the kernel would pipe to a program, and debuggers and readers of
@@ -35,15 +46,15 @@ fn forbid_dumps() -> &'static str {
 ///
 /// It is all or nothing: under a limit that counts, locking would succeed while the process is small, and then every
 /// larger allocation would fail. So it is tried only where no limit counts.
-fn lock_memory() -> String {
+fn lock_memory() -> Result<String, String> {
     match lock_limit() {
-        Some(bytes) => format!(
+        Some(bytes) => Err(format!(
             "memory is not locked: the limit is {} KiB; set LimitMEMLOCK=infinity or grant CAP_IPC_LOCK, or use encrypted swap or none",
             bytes / 1024
-        ),
+        )),
         None => match mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT) {
-            Ok(()) => "memory is locked and never swapped".to_owned(),
-            Err(error) => format!("memory is not locked: {error}; use encrypted swap or none"),
+            Ok(()) => Ok("memory is locked and never swapped".to_owned()),
+            Err(error) => Err(format!("memory is not locked: {error}; use encrypted swap or none")),
         },
     }
 }

@@ -18,6 +18,7 @@ pub mod listen;
 mod metrics;
 pub mod native;
 mod private_file;
+mod retention;
 mod run;
 
 pub use run::{Server, initialise, start};

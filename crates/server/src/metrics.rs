@@ -1,7 +1,8 @@
 //! Counters with closed label sets: never a key, user, address or path (DESIGN §7).
 
+use crate::backstage::dropped;
 use crate::http::Refusal;
-use claviger_audit::AuditLog;
+use claviger_audit::{AuditLog, LineSink};
 use claviger_engine::Engine;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -43,7 +44,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Counters, and a registry that also reads engine and log when it is asked.
-    pub(crate) fn new(engine: &Arc<Engine>, log: &Arc<AuditLog>) -> Self {
+    pub(crate) fn new(engine: &Arc<Engine>, log: &Arc<AuditLog>, sinks: &[Arc<LineSink>]) -> Self {
         let mut registry = Registry::with_prefix("claviger");
         let requests = SURFACES.map(|(_, surface)| {
             CLASSES.map(|class| labelled(&mut registry, "requests", "Requests answered.", &[("surface", surface), ("status", class)]))
@@ -67,7 +68,7 @@ impl Metrics {
         let unauthenticated = labelled(&mut registry, "unauthenticated", "Requests in which nobody was proven.", &[]);
         let handshakes_failed = labelled(&mut registry, "tls_handshakes_failed", "TLS handshakes that failed.", &[]);
         let turned_away = labelled(&mut registry, "connections_turned_away", "Connections closed because too many were open.", &[]);
-        registry.register_collector(Box::new(Live { engine: engine.clone(), log: log.clone() }));
+        registry.register_collector(Box::new(Live { engine: engine.clone(), log: log.clone(), sinks: sinks.to_vec() }));
         Self { registry, requests, times, refused, unauthenticated, handshakes_failed, turned_away, started: Instant::now() }
     }
 
@@ -131,6 +132,7 @@ fn labelled(registry: &mut Registry, name: &str, help: &str, labels: &[(&'static
 struct Live {
     engine: Arc<Engine>,
     log: Arc<AuditLog>,
+    sinks: Vec<Arc<LineSink>>,
 }
 
 impl std::fmt::Debug for Live {
@@ -148,12 +150,16 @@ impl prometheus_client::collector::Collector for Live {
         let engine = &self.engine;
         let log = self.log.metrics().snapshot();
         let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        gauge("keys", "Keys in the store.", whole(engine.key_count() as u64))?;
+        gauge("keys", "Keys in the store, damaged ones included.", whole(engine.key_count() as u64))?;
+        gauge("keys_damaged", "Keys that are damaged and not served.", whole(engine.damaged_keys(0).0 as u64))?;
+        gauge("store_settled", "0 while what became of a commit is not known and nothing is written.", i64::from(!engine.is_in_doubt()))?;
         gauge("revision", "Number of the last committed revision.", whole(engine.revision().number))?;
         gauge("watch_streams", "Streams that follow changes.", whole(engine.followers() as u64))?;
         gauge("audit_entries", "Entries in the audit log.", whole(self.log.size()))?;
-        let healthy = matches!(self.log.health().state, claviger_audit::State::Healthy);
-        gauge("audit_healthy", "1 while the audit log is written to its main folder.", i64::from(healthy))?;
+        let health = self.log.health();
+        let healthy = matches!(health.state, claviger_audit::State::Healthy);
+        gauge("audit_healthy", "1 while the audit log is written to its main folder and has space.", i64::from(healthy))?;
+        gauge("audit_reserve_bytes", "Bytes held back for the audit log, or left of them.", whole(health.free_reserve))?;
         gauge(
             "audit_sync_p50_microseconds",
             "Median time of the log's fdatasync.",
@@ -167,6 +173,7 @@ impl prometheus_client::collector::Collector for Live {
         counter("audit_fsyncs", "fdatasync calls of the audit log.", log.fsyncs)?;
         counter("audit_appends", "Records acknowledged as durable.", log.appends)?;
         counter("audit_refused", "Records that could not be kept.", log.refused)?;
+        counter("audit_sink_lines_dropped", "Lines that other outputs of the audit log did not take.", dropped(&self.sinks))?;
         counter("store_commits", "Transactions committed to the store.", commits.commits)?;
         counter("store_writes", "Changes in these transactions.", commits.writes)
     }

@@ -6,10 +6,12 @@ use crate::config::Config;
 use crate::emergency::{self, EmergencyAuthority};
 use crate::health::Health;
 use crate::http::Shutdown;
+use crate::hygiene::Hardened;
 use crate::knox::{Knox, KnoxLog};
 use crate::listen::{Identity, Listener, ListenerConfig, Protocols, Security, Serving, TlsHandle, serve};
 use crate::metrics::Metrics;
 use crate::native::{Native, NativeParts};
+use crate::retention;
 use anyhow::{Context, Result, bail};
 use claviger_audit::{Alerts, AuditLog, Checkpoint, Durability, LineSink, LogConfig, LogKey, Reader, Recorder, SinkTarget};
 use claviger_authn::{BREAK_GLASS_GROUP, MachineCertificates, Roots, TokenTable, TrustBundles, Verifiers};
@@ -210,13 +212,13 @@ fn learn_readers(alerts: &Arc<Alerts>, log: &AuditLog) -> Result<()> {
 }
 
 /// What the log says of changes, from its end back to the last start, which reconciled all before it.
-struct Recorded {
+pub(crate) struct Recorded {
     /// Requests whose change has its record.
-    requests: HashSet<RequestId>,
+    pub(crate) requests: HashSet<RequestId>,
     /// Changes up to this one were reconciled.
-    after: Revision,
+    pub(crate) after: Revision,
     /// Changes made before this moment are not told by these records.
-    since: Timestamp,
+    pub(crate) since: Timestamp,
 }
 
 /// The members of a record that matter here.
@@ -267,12 +269,15 @@ impl<'a> Recalled<'a> {
 }
 
 /// Reads the records of changes; the log must not know more than the database, whose head is given.
-fn recorded_changes(log: &AuditLog, head: Revision) -> Result<Recorded> {
+pub(crate) fn recorded_changes(log: &AuditLog, head: Revision) -> Result<Recorded> {
     let beginning = Revision { epoch: head.epoch, number: 0 };
     let mut recorded = Recorded { requests: HashSet::new(), after: beginning, since: Timestamp(i64::MIN) };
     let (mut newest, mut looked_at) = (None, 0);
-    for entry in Reader::open(&log.dirs())?.backwards(u64::MAX)? {
-        let (_, entry) = entry?;
+    let mut reader = Reader::open(&log.dirs())?;
+    // Before the first record that is kept there were others, of which nothing is known any more.
+    let pruned = Some(reader.first()).filter(|first| *first > 0);
+    for entry in reader.backwards(u64::MAX)? {
+        let (index, entry) = entry?;
         // Not one of ours to read: it is no record of a change.
         let Some(record) = Recalled::read(&entry) else { continue };
         let revision = record.revision.and_then(Revision::parse);
@@ -285,7 +290,8 @@ fn recorded_changes(log: &AuditLog, head: Revision) -> Result<Recorded> {
             recorded.requests.extend(u128::from_str_radix(record.request, 16).map(RequestId));
         }
         looked_at += 1;
-        if let (true, Some(at)) = (looked_at >= RECONCILED, record.at()) {
+        let ends = looked_at >= RECONCILED || pruned == Some(index);
+        if let (true, Some(at)) = (ends, record.at()) {
             let margin = i64::try_from(DISORDER.as_nanos()).unwrap_or(i64::MAX);
             recorded.since = Timestamp(at.0.saturating_add(margin));
             // Older ones are too old by their time in any case; this spares reading the whole table.
@@ -335,11 +341,11 @@ impl Signals {
     }
 }
 
-/// Starts a server. `tokens` are a development server's users; `memory` is what [`crate::hygiene::harden`] said.
+/// Starts a server. `tokens` are a development server's users; `hardened` is what [`crate::hygiene::harden`] could do.
 ///
 /// # Errors
 /// Names the step that failed; nothing is served then.
-pub async fn start(config: &Config, tokens: Option<TokenTable>, memory: String) -> Result<Server> {
+pub async fn start(config: &Config, tokens: Option<TokenTable>, hardened: Hardened) -> Result<Server> {
     let signals = Signals::catch().context("catching signals")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // Files are read once, before anything is opened; one that changes from here on is read again as any other change.
@@ -349,7 +355,6 @@ pub async fn start(config: &Config, tokens: Option<TokenTable>, memory: String) 
     let roots = RootFiles { emergency: Some(opened.emergency_root.clone()), ..files.roots };
     verifiers.break_glass = roots.break_glass()?;
     let callers = Arc::new(Callers::new(verifiers, config.auth.machine_names, tokens.map(Arc::new), config.auth.denials, clock.clone()));
-    let metrics = Arc::new(Metrics::new(&opened.engine, &opened.log));
     let shutdown = Shutdown::new();
     let stopping = Arc::new(AtomicBool::new(false));
     let mut sinks = opened.sinks.clone();
@@ -365,12 +370,16 @@ pub async fn start(config: &Config, tokens: Option<TokenTable>, memory: String) 
         anyhow::Ok(Knox::new(opened.engine.clone(), callers.clone(), clock.clone(), &config.name, k, log))
     });
     let knox = knox.transpose()?;
+    let metrics = Arc::new(Metrics::new(&opened.engine, &opened.log, &sinks));
     let back = Arc::new(crate::backstage::Backstage {
         engine: opened.engine.clone(),
         log: opened.log.clone(),
         root: opened.root.clone(),
         metrics: metrics.clone(),
-        memory,
+        hardened,
+        report: opened.report.clone(),
+        sinks: sinks.clone(),
+        retention_days: config.audit.retention_days,
     });
     let native = config.native.then(|| {
         Native::new(NativeParts {
@@ -483,6 +492,16 @@ async fn note(app: &App, action: Action, reason: &str, revision: Option<Revision
     app.engine.note(&record).await.context("writing to the audit log")
 }
 
+/// Removes audit records older than so many days, and records that.
+async fn prune(app: &App, log: &Arc<AuditLog>, days: u32) -> Result<()> {
+    let (log, kept_from) = (log.clone(), retention::kept_from(app.clock.now(), days));
+    let pruned = tokio::task::spawn_blocking(move || retention::prune(&log, kept_from)).await??;
+    let Some(pruned) = pruned else { return Ok(()) };
+    let reason = format!("records {} to {} were older than {days} days and are removed", pruned.start, pruned.end - 1);
+    tracing::info!("audit log: {reason}");
+    note(app, Action::Prune, &reason, None).await
+}
+
 impl Server {
     /// Serves until SIGTERM or SIGINT; reloads certificates, roots and log files on SIGHUP and when the files change.
     ///
@@ -490,6 +509,7 @@ impl Server {
     /// When signals cannot be had.
     pub async fn run_until_signal(mut self) -> Result<()> {
         let mut look = tokio::time::interval(Duration::from_secs(1));
+        let retaining = self.retain();
         loop {
             tokio::select! {
                 _ = self.signals.terminate.recv() => break,
@@ -509,8 +529,28 @@ impl Server {
             }
         }
         tracing::info!("stopping");
+        if let Some(retaining) = retaining {
+            retaining.abort();
+            // It holds what the stop waits for. That it was ended is no news.
+            let _ = retaining.await;
+        }
         self.stop().await;
         Ok(())
+    }
+
+    /// Starts the task that removes old audit records, where the configuration wants that.
+    fn retain(&self) -> Option<tokio::task::JoinHandle<()>> {
+        let days = self.reloader.config.audit.retention_days?;
+        let (app, log) = (self.app.clone(), self.opened.log.clone());
+        Some(tokio::spawn(async move {
+            let mut look = tokio::time::interval(retention::EVERY);
+            loop {
+                look.tick().await;
+                if let Err(error) = prune(&app, &log, days).await {
+                    tracing::error!(error = format!("{error:#}"), "old audit records are kept");
+                }
+            }
+        }))
     }
 
     /// Turns the notes that `break-glass` left into audit records.

@@ -401,6 +401,16 @@ pub struct SealStatus {
     pub promise: String,
 }
 
+/// Something about the server that somebody should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Finding {
+    /// A stable code: damaged_keys, damaged_rights, tampered, accept_tampering, store_unsettled, audit_disk_full,
+    /// audit_standby, audit_failed, sink_lines_dropped, memory_not_locked.
+    pub code: String,
+    /// What is so, and what to do.
+    pub detail: String,
+}
+
 /// The server's state.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Status {
@@ -408,14 +418,31 @@ pub struct Status {
     pub version: String,
     /// The last committed revision.
     pub revision: String,
-    /// How many keys there are.
+    /// How many keys are served.
     pub keys: u64,
+    /// How many keys are damaged and answer an error.
+    pub damaged_keys: u64,
+    /// What is not as it should be and needs somebody now; empty when all is well.
+    pub problems: Vec<Finding>,
+    /// What works and might be better.
+    pub warnings: Vec<Finding>,
     /// The seal.
     pub seal: SealStatus,
     /// The audit log: entries and last signed size.
     pub audit_entries: u64,
     /// The last signed checkpoint's size.
     pub audit_signed: u64,
+    /// Index of the first entry that is kept; earlier ones were pruned.
+    pub audit_first: u64,
+    /// After how many days entries are pruned; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_retention_days: Option<u32>,
+    /// healthy, disk_full, standby, failed or closed.
+    pub audit_state: String,
+    /// Bytes held back for the audit log, or left of them.
+    pub audit_reserve: u64,
+    /// Lines that the other outputs of the audit log did not take.
+    pub sink_lines_dropped: u64,
     /// Whether memory that holds secrets is locked, and why not where it is not.
     pub memory: String,
     /// Seconds since the start.

@@ -285,6 +285,28 @@ fn run_does_not_start_without_its_values() {
 }
 
 #[test]
+fn status_exits_with_one_when_something_needs_somebody() {
+    let status = |problems: &str| {
+        format!(
+            r#"{{"version":"1","revision":"1.9","keys":4,"damaged_keys":1,"problems":[{problems}],"warnings":[],"audit_entries":9,
+            "seal":{{"barrier_version":1,"barrier_versions":[1],"roots":[],"promise":"p"}},"audit_signed":9,"audit_first":0,
+            "audit_state":"disk_full","audit_reserve":1048576,"sink_lines_dropped":0,"memory":"m","uptime_seconds":1}}"#
+        )
+    };
+    let bad = r#"{"code":"audit_disk_full","detail":"the audit log's disk is full"}"#;
+    for (problems, code) in [(bad, 1), ("", 0)] {
+        let body = status(problems);
+        let server = Canned::start(move |_, _| Reply::Json(200, body.clone()));
+        let output = run(&server, &["status"]);
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+        let said = text(&output.stdout);
+        assert_eq!(said.starts_with("BAD   the audit log's disk is full\n"), code == 1, "{said}");
+        assert!(said.contains("4, and 1 damaged") && said.contains("disk full: 9 entries") && said.contains("1 MiB in reserve"), "{said}");
+        assert_eq!(run(&server, &["--json", "status"]).status.code(), Some(code));
+    }
+}
+
+#[test]
 fn completions_are_made_for_every_shell() {
     let server = Canned::start(|_, _| Reply::Raw(vec![]));
     for shell in ["bash", "zsh", "fish"] {

@@ -78,6 +78,8 @@ pub struct AuditConfig {
     pub standby: Option<PathBuf>,
     /// Bytes reserved for when the disk is full.
     pub reserve: u64,
+    /// Days after which records are removed; `None`: never.
+    pub retention_days: Option<u32>,
     /// `None`: an answer waits for fsync. Otherwise records may be lost for this long.
     pub interval: Option<Duration>,
     /// Test hook: added to each fsync.
@@ -332,6 +334,7 @@ fn resolve_audit(raw: raw::Audit, data: &Path, source: &Source<'_>) -> Result<Au
         folder: raw.folder.unwrap_or_else(|| data.join("audit")),
         standby: raw.standby,
         reserve: raw.reserve_mib.unwrap_or(64) << 20,
+        retention_days: raw.retention_days.filter(|days| *days > 0),
         interval,
         extra_sync_delay: Duration::from_micros(raw.test_sync_delay_us.unwrap_or(0)),
         stdout: raw.stdout.unwrap_or(false),

@@ -53,6 +53,7 @@ section!(Audit {
     folder: Option<PathBuf>,
     standby: Option<PathBuf>,
     reserve_mib: Option<u64>,
+    retention_days: Option<u32>,
     durability: Option<String>,
     interval_ms: Option<u64>,
     test_sync_delay_us: Option<u64>,

@@ -101,6 +101,13 @@ const FIELDS: &[Field] = &[
     ),
     (
         "audit",
+        "retention_days",
+        "400",
+        "0",
+        "Removes records older than this many days, 65,536 at a time, once an hour and at start, and records that; what is kept is still proven by a signed stub. 0: kept for ever.",
+    ),
+    (
+        "audit",
         "durability",
         "\"fsync\"",
         "\"fsync\"",

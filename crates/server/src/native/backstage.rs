@@ -13,17 +13,57 @@ pub trait Backstage: Send + Sync {
     /// Makes a new barrier key and uses it from now on.
     fn rotate(&self) -> BoxFuture<'_, Result<SealStatus, Error>>;
 
-    /// Whether memory that holds secrets is locked, and why not where it is not.
-    fn memory(&self) -> String;
-
-    /// Seconds since the start.
-    fn uptime_seconds(&self) -> u64;
-
-    /// Entries of the audit log, and how many of them the last checkpoint covers.
-    fn audit_counts(&self) -> (u64, u64);
+    /// How process, store and audit log fare.
+    fn vitals(&self) -> Vitals;
 
     /// A page of records, newest first. The error's text may be answered.
     fn audit_query(&self, query: AuditQuery) -> BoxFuture<'_, Result<AuditPage, String>>;
+}
+
+/// How process, store and audit log fare, as those who keep them say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vitals {
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// What keeps the process's memory from others, in a sentence.
+    pub memory: String,
+    /// Whether memory is kept out of swap.
+    pub memory_is_locked: bool,
+    /// Whether the start found the sums over all rows right.
+    pub sums_match: bool,
+    /// Whether a store with a wrong sum would be served.
+    pub accepts_tampering: bool,
+    /// Prefix grants and tombstones that do not count since they do not authenticate.
+    pub damaged_rights: usize,
+    /// Entries of the audit log.
+    pub audit_entries: u64,
+    /// How many of them the last checkpoint covers.
+    pub audit_signed: u64,
+    /// Index of the first entry that is kept.
+    pub audit_first: u64,
+    /// Days after which entries are pruned.
+    pub audit_retention_days: Option<u32>,
+    /// How the log fares.
+    pub audit: AuditState,
+    /// Bytes held back for the log, or left of them.
+    pub audit_reserve: u64,
+    /// Lines that the other outputs of the audit log did not take since the start.
+    pub sink_lines_dropped: u64,
+}
+
+/// How the audit log fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditState {
+    /// All is well.
+    Healthy,
+    /// There is no space but the reserve.
+    DiskFull,
+    /// The main folder failed, the standby one is written.
+    Standby,
+    /// Nothing can be written, and so nothing is served; with the reason.
+    Failed(String),
+    /// The server stops.
+    Closed,
 }
 
 /// Which audit records are wanted; what is absent does not narrow.

@@ -21,14 +21,16 @@ mod request;
 mod rights;
 mod routes;
 mod server;
+mod status;
 #[cfg(test)]
 mod tests;
 mod watch;
 
-pub use backstage::{AuditQuery, Backstage};
+pub use backstage::{AuditQuery, AuditState, Backstage, Vitals};
 pub use openapi::openapi;
 pub(crate) use request::authorization;
 pub use routes::{Needs, Operation, Param, ROUTES, Route};
+pub(crate) use server::as_recorded;
 
 use crate::callers::{AuthFailure, Callers};
 use crate::http::{Connection, Head, Request, RequestBody, Response, Shutdown};

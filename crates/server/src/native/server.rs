@@ -6,7 +6,7 @@ use super::{Answer, Ask, AuditQuery, Native, answer};
 use claviger_domain::audit::{Action, Outcome};
 use claviger_domain::{Identity, Prefix, Principal, Proven, Timestamp};
 use claviger_engine::Error;
-use claviger_wire::native::{FieldError, IdentityInfo, Status, WhoAmI, rfc3339_to_unix, unix_to_rfc3339};
+use claviger_wire::native::{FieldError, IdentityInfo, WhoAmI, rfc3339_to_unix, unix_to_rfc3339};
 
 impl Native {
     pub(crate) async fn whoami(&self, ask: &Ask<'_>) -> Answer {
@@ -16,18 +16,8 @@ impl Native {
 
     pub(crate) async fn show_status(&self, ask: &Ask<'_>) -> Answer {
         self.require_root(ask, Action::Status).await?;
-        let parts = &self.parts;
-        let (audit_entries, audit_signed) = parts.back.audit_counts();
-        let status = Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            revision: parts.engine.revision().to_string(),
-            keys: parts.engine.key_count() as u64,
-            seal: parts.back.seal_status(),
-            audit_entries,
-            audit_signed,
-            memory: parts.back.memory(),
-            uptime_seconds: parts.back.uptime_seconds(),
-        };
+        let back = &self.parts.back;
+        let status = super::status::status(&self.parts.engine, back.seal_status(), back.vitals());
         self.note(ask, Action::Status, Outcome::Ok, "").await?;
         Ok(answer(200, &status))
     }
@@ -115,7 +105,7 @@ const OUTCOMES: [Outcome; 8] = [
 ];
 
 /// A moment as audit records write it: always nine digits of fraction, so that texts sort as times do.
-fn as_recorded(at: Timestamp) -> String {
+pub(crate) fn as_recorded(at: Timestamp) -> String {
     const SECOND: i64 = 1_000_000_000;
     let fraction = at.0.rem_euclid(SECOND);
     let whole = unix_to_rfc3339(Timestamp(at.0 - fraction));

@@ -35,6 +35,7 @@ pub fn schemas() -> BTreeMap<String, Value> {
         named::<ReachedKey>(),
         named::<RightSource>(),
         named::<SealStatus>(),
+        named::<Finding>(),
         named::<SetState>(),
         named::<Status>(),
         named::<UpdateKey>(),

@@ -299,6 +299,13 @@ impl Scene {
             (None, InKeys(ids)) => {
                 let damaged = self.read_all()?;
                 ensure!(damaged == ids, "damaged are {damaged:?}, expected {ids:?}");
+                let bearer = self.server.bearer();
+                let status = self.server.client()?.request("GET", "/api/v1/status", &[("Authorization", &bearer)], b"")?.json();
+                let problem = status["problems"][0]["detail"].as_str().unwrap_or_default();
+                ensure!(
+                    status["damaged_keys"] == ids.len() && ids.iter().all(|id| problem.contains(id)),
+                    "status does not tell of {ids:?}: {status}"
+                );
             }
         }
         self.server.kill();

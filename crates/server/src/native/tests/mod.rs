@@ -10,7 +10,7 @@ mod strict;
 mod watching;
 mod writes;
 
-use super::{AuditQuery, Backstage, Native, NativeParts};
+use super::{AuditQuery, AuditState, Backstage, Native, NativeParts, Vitals};
 use crate::callers::Callers;
 use crate::http::{Connection, Head, Request, RequestBody, Response, ResponseBody, Shutdown};
 use bytes::Bytes;
@@ -135,16 +135,22 @@ impl Backstage for Back {
         futures::future::ready(Ok(self.seal_status())).boxed()
     }
 
-    fn memory(&self) -> String {
-        "locked".to_owned()
-    }
-
-    fn uptime_seconds(&self) -> u64 {
-        7
-    }
-
-    fn audit_counts(&self) -> (u64, u64) {
-        (12, 10)
+    fn vitals(&self) -> Vitals {
+        Vitals {
+            uptime_seconds: 7,
+            memory: "locked".to_owned(),
+            memory_is_locked: true,
+            sums_match: true,
+            accepts_tampering: false,
+            damaged_rights: 0,
+            audit_entries: 12,
+            audit_signed: 10,
+            audit_first: 0,
+            audit_retention_days: None,
+            audit: if self.broken.load(Ordering::SeqCst) { AuditState::DiskFull } else { AuditState::Healthy },
+            audit_reserve: 64 << 20,
+            sink_lines_dropped: 0,
+        }
     }
 
     fn audit_query(&self, query: AuditQuery) -> BoxFuture<'_, Result<AuditPage, String>> {

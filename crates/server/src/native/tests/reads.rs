@@ -175,6 +175,9 @@ async fn the_server_says_who_one_is_and_how_it_is() {
     assert_eq!((&status["keys"], &status["memory"], &status["uptime_seconds"]), (&json!(1), &json!("locked"), &json!(7)));
     assert_eq!((&status["audit_entries"], &status["audit_signed"]), (&json!(12), &json!(10)));
     assert_eq!(status["revision"], world.engine.revision().to_string());
+    assert_eq!((&status["problems"], &status["damaged_keys"], &status["audit_state"]), (&json!([]), &json!(0), &json!("healthy")));
+    world.back.broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(world.get(ROOT, "/status").await.json()["problems"][0]["code"], "audit_disk_full");
     let document = world.get(NO_CREDENTIAL, "/openapi.json").await.json();
     assert_eq!(document, crate::native::openapi());
 }
