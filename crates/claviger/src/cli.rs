@@ -44,7 +44,8 @@ pub(crate) struct Global {
     /// How long one request may take, such as 30s.
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse::duration, default_value = "30s")]
     timeout: Duration,
-    /// Print JSON instead of tables and sentences.
+    /// Print JSON instead of tables and sentences: one value, or one on each line where there is no end to wait for (watch;
+    /// audit tail, query and export). Errors are JSON on standard error.
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
@@ -145,7 +146,7 @@ impl Cli {
             Command::Completions(c) => c.run(),
             Command::Check(c) => c.run(global.json),
             Command::Config(c) => c.run(global.json),
-            Command::Server(c) => c.run(),
+            Command::Server(c) => c.run(global.json),
         }
     }
 }

@@ -53,6 +53,16 @@ impl Failure {
         Self::new(Code::Usage, what)
     }
 
+    /// The command line is not understood.
+    pub(crate) fn arguments(error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+        let what = what.strip_prefix("error: ").unwrap_or(what).split_whitespace().collect::<Vec<_>>().join(" ");
+        let usage = rest.lines().find_map(|line| line.strip_prefix("Usage: "));
+        let next = usage.map_or_else(|| "try --help".to_owned(), |usage| format!("the usage is `{usage}`; --help says more"));
+        Self::usage(what).next(next)
+    }
+
     /// What was given breaks a rule.
     pub(crate) fn invalid(what: impl Into<String>) -> Self {
         Self::new(Code::Invalid, what)
@@ -176,8 +186,8 @@ fn next_step(error: &Error, code: Code, key: Option<&str>) -> Option<String> {
         _ if error.code() == Some("expired") => {
             format!("`claviger versions {key}` says which versions expired; add one with `claviger add {key} --promote`")
         }
-        _ if error.code() == Some("deleted") => "drop your copies of it; whoever may create keys there can make it again".to_owned(),
-        (_, Code::NotFound) => "look at the spelling with `claviger ls`; a key on which you have no right at all looks like a missing one".to_owned(),
+        _ if error.code() == Some("deleted") => "whoever may create keys there can make it again".to_owned(),
+        (_, Code::NotFound) => format!("`claviger ls` lists the keys you may see, and `claviger versions {key}` a key's versions"),
         (_, Code::Conflict) => format!("look at what it is now with `claviger info {key}`, then decide"),
         (_, Code::Unavailable) => "try again in a moment; `claviger status` or the server's log says more".to_owned(),
         _ => return None,

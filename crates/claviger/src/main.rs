@@ -12,6 +12,7 @@ mod parse;
 mod wipe;
 
 use clap::Parser;
+use failure::Failure;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::process::ExitCode;
 
@@ -23,10 +24,20 @@ fn main() -> ExitCode {
     // No core dump and no ptrace by the same user: this process may hold secrets. It can fail only on kernels without
     // the call, where there is nothing better to do than to go on.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version come this way too, and are no errors.
+        Err(error) if error.use_stderr() && wants_json() => return Failure::arguments(&error).report(true),
+        Err(error) => error.exit(),
+    };
     let json = cli.global.json;
     match cli.run() {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(json),
     }
+}
+
+/// Whether `--json` was asked for by arguments that are not understood.
+fn wants_json() -> bool {
+    std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json")
 }

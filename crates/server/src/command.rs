@@ -5,7 +5,8 @@ use crate::{dev, hygiene, run};
 use anyhow::{Context, Result};
 use claviger_authn::TokenTable;
 use claviger_domain::Principal;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -51,31 +52,48 @@ pub fn serve_dev(dir: &Path, file: Option<&Path>) -> Result<()> {
     })
 }
 
+/// A store that was prepared.
+#[derive(Debug, serde::Serialize)]
+pub struct Prepared {
+    /// The database.
+    pub store: PathBuf,
+    /// Who got all rights on everything.
+    pub administrators: Vec<String>,
+    /// The key without which nothing in the store can be read.
+    pub root_key: PathBuf,
+}
+
 /// Prepares a production store.
 ///
 /// # Errors
 /// Names the step that failed and the remedy.
-pub fn init(file: &Path, admins: &[Principal], knox_rule: bool) -> Result<String> {
+pub fn init(file: &Path, admins: &[Principal], knox_rule: bool) -> Result<Prepared> {
     let _ = hygiene::harden();
     let config = Config::load(file, std::env::vars(), false)?;
     runtime()?.block_on(run::initialise(&config, admins, knox_rule))?;
-    let names: Vec<_> = admins.iter().map(ToString::to_string).collect();
-    Ok(format!(
-        "prepared {}\nadministrators of everything: {}\nback up {} apart from the database: both together are every secret, and without it none can be read",
-        config.store.display(),
-        names.join(", "),
-        config.root.join("root.key").display()
-    ))
+    let administrators = admins.iter().map(ToString::to_string).collect();
+    Ok(Prepared { administrators, root_key: config.root.join("root.key"), store: config.store })
+}
+
+/// A configuration that is good.
+#[derive(Debug, serde::Serialize)]
+pub struct GoodConfig {
+    /// The file.
+    pub file: PathBuf,
+    /// Where clients will connect.
+    pub listen: Vec<SocketAddr>,
+    /// The database.
+    pub store: PathBuf,
 }
 
 /// Checks a configuration file, and that the files it names can be read.
 ///
 /// # Errors
 /// File, line and remedy of the first problem.
-pub fn check_config(file: &Path) -> Result<String> {
+pub fn check_config(file: &Path) -> Result<GoodConfig> {
     let config = Config::load(file, std::env::vars(), false)?;
     run::check_files(&config)?;
-    Ok(format!("{} is good: {} addresses, store {}", file.display(), config.listen.len(), config.store.display()))
+    Ok(GoodConfig { file: file.to_owned(), listen: config.listen, store: config.store })
 }
 
 fn announce(server: &run::Server) {
@@ -101,18 +119,27 @@ fn log_to_stderr(config: &LogConfig) {
     let _ = if config.json { registry.with(layer.json()).try_init() } else { registry.with(layer.with_target(false)).try_init() };
 }
 
+/// An administrator's certificate for an emergency.
+#[derive(Debug, serde::Serialize)]
+pub struct Emergency {
+    /// The name in it, which is in the records of all its requests.
+    pub name: String,
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// For how long it is valid.
+    pub valid_seconds: i64,
+}
+
 /// Makes an administrator's certificate for an hour, in `out`.
 ///
 /// # Errors
 /// Names the step that failed and the remedy.
-pub fn break_glass(file: &Path, reason: &str, out: &Path) -> Result<String> {
+pub fn break_glass(file: &Path, reason: &str, out: &Path) -> Result<Emergency> {
     let _ = hygiene::harden();
     let config = Config::load(file, std::env::vars(), false)?;
-    let name = runtime()?.block_on(run::break_glass(&config, reason, out))?;
-    Ok(format!(
-        "{name}: valid for one hour, in {0}/break-glass.pem and {0}/break-glass.key\nIt may list and administer everything the empty prefix grants to `user_group:claviger:break-glass`, and is recorded in the audit log.\nUse it with CLAVIGER_CERT and CLAVIGER_KEY, then delete both files.",
-        out.display()
-    ))
+    runtime()?.block_on(run::break_glass(&config, reason, out))
 }
 
 /// Where a store is.
@@ -123,43 +150,55 @@ pub enum Place<'a> {
     Dev(&'a Path),
 }
 
-/// Verifies a whole store and its audit log. The flag says whether all is well.
+/// What [`check`] found.
+#[derive(Debug, serde::Serialize)]
+pub struct Checked {
+    /// Whether all is well.
+    pub good: bool,
+    /// What is not, each in a sentence.
+    pub findings: Vec<String>,
+    /// Keys whose record is whole.
+    pub keys: usize,
+    /// Versions whose data was opened and is whole.
+    pub versions: usize,
+    /// The database's revision.
+    pub revision: String,
+    /// Entries of the audit log.
+    pub audit_entries: u64,
+    /// Its signed checkpoints that hold.
+    pub audit_checkpoints: u64,
+}
+
+/// Verifies a whole store and its audit log.
 ///
 /// # Errors
 /// When something cannot be read at all.
-pub fn check(place: &Place<'_>) -> Result<(bool, String)> {
-    use std::fmt::Write as _;
+pub fn check(place: &Place<'_>) -> Result<Checked> {
     let _ = hygiene::harden();
     let config = match place {
         Place::Config(file) => Config::load(file, std::env::vars(), false)?,
         Place::Dev(dir) => Config::dev(dir, None, std::env::vars())?,
     };
     let run::Checked { report, database, log, rolled_back } = runtime()?.block_on(run::check(&config))?;
-    let mut text = String::new();
-    let mut bad = |line: String| {
-        let _ = writeln!(text, "BAD  {line}");
-    };
-    database.into_iter().for_each(|finding| bad(format!("database: {finding}")));
-    report.start.damaged.iter().for_each(|(id, why)| bad(format!("key {id}: {why}")));
-    report.start.damaged_others.iter().for_each(|(what, why)| bad(format!("{what}: {why}")));
-    report.bad_versions.iter().for_each(|(id, why)| bad(format!("{id}: {why}")));
+    let mut findings: Vec<String> = database.into_iter().map(|finding| format!("database: {finding}")).collect();
+    findings.extend(report.start.damaged.iter().map(|(id, why)| format!("key {id}: {why}")));
+    findings.extend(report.start.damaged_others.iter().map(|(what, why)| format!("{what}: {why}")));
+    findings.extend(report.bad_versions.iter().map(|(id, why)| format!("{id}: {why}")));
     if !report.start.digest_matches {
-        bad("rows were removed, added or rolled back behind Claviger's back: the sum over all rows is not the head's".to_owned());
+        findings.push("rows were removed, added or rolled back behind Claviger's back: the sum over all rows is not the head's".to_owned());
     }
-    if let Some(known) = rolled_back {
-        bad(format!(
-            "the audit log knows revision {known} and the database ends at {}: the database was rolled back",
-            report.start.revision
-        ));
-    }
-    if let Some(problem) = &log.problem {
-        bad(format!("audit log: {problem}"));
-    }
-    let good = text.is_empty();
-    let _ = write!(
-        text,
-        "{} keys, {} versions opened, revision {}; audit log of {} entries, {} checkpoints",
-        report.start.keys, report.versions, report.start.revision, log.size, log.checkpoints
-    );
-    Ok((good, text))
+    findings.extend(rolled_back.map(|known| {
+        let end = report.start.revision;
+        format!("the audit log knows revision {known} and the database ends at {end}: the database was rolled back")
+    }));
+    findings.extend(log.problem.iter().map(|problem| format!("audit log: {problem}")));
+    Ok(Checked {
+        good: findings.is_empty(),
+        findings,
+        keys: report.start.keys,
+        versions: report.versions,
+        revision: report.start.revision.to_string(),
+        audit_entries: log.size,
+        audit_checkpoints: log.checkpoints,
+    })
 }

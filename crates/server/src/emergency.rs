@@ -4,6 +4,7 @@
 //! The authority that signs it is derived from the barrier, so a running server knows it without being told. Making one
 //! leaves a note that the server turns into an audit record; using one is in every record of its requests.
 
+use crate::command::Emergency;
 use crate::dev::lifetime;
 use crate::private_file::{folder, write};
 use anyhow::{Context, Result};
@@ -75,7 +76,7 @@ impl EmergencyAuthority {
     }
 
     /// Makes a certificate in `out` and leaves its note in `notes`. The note comes first: no certificate without one.
-    pub(crate) fn make(self, reason: &str, notes: &Path, out: &Path) -> Result<Note> {
+    pub(crate) fn make(self, reason: &str, notes: &Path, out: &Path) -> Result<Emergency> {
         let serial: [u8; 6] = claviger_crypto::random();
         let serial: String = serial.iter().map(|b| format!("{b:02x}")).collect();
         let name = format!("{serial}.break-glass.claviger");
@@ -83,10 +84,11 @@ impl EmergencyAuthority {
         folder(notes)?;
         folder(out)?;
         write(&notes.join(format!("{serial}.json")), &serde_json::to_vec(&note)?)?;
-        let (certificate, key) = self.issue(&note.name)?;
-        write(&out.join("break-glass.pem"), certificate.as_bytes())?;
-        write(&out.join("break-glass.key"), key.as_bytes())?;
-        Ok(note)
+        let (pem, private_key) = self.issue(&note.name)?;
+        let (certificate, key) = (out.join("break-glass.pem"), out.join("break-glass.key"));
+        write(&certificate, pem.as_bytes())?;
+        write(&key, private_key.as_bytes())?;
+        Ok(Emergency { name: note.name, certificate, key, valid_seconds: SECONDS })
     }
 }
 

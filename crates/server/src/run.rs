@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::callers::Callers;
+use crate::command::Emergency;
 use crate::config::Config;
 use crate::emergency::{self, EmergencyAuthority};
 use crate::health::Health;
@@ -429,10 +430,10 @@ fn notes(config: &Config) -> PathBuf {
 ///
 /// # Errors
 /// When the root does not open the barrier, or files cannot be written.
-pub(crate) async fn break_glass(config: &Config, reason: &str, out: &Path) -> Result<String> {
+pub(crate) async fn break_glass(config: &Config, reason: &str, out: &Path) -> Result<Emergency> {
     let (store, ring) = open_ring(config).await?;
     store.close().await;
-    Ok(EmergencyAuthority::of(&ring)?.make(reason, &notes(config), out)?.name)
+    EmergencyAuthority::of(&ring)?.make(reason, &notes(config), out)
 }
 
 /// What [`check`] found.

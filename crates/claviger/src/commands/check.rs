@@ -1,8 +1,9 @@
 //! `claviger check`: verifies a whole store and its audit log from their files.
 
+use super::server::{failed, show};
 use crate::failure::Failure;
 use clap::Args;
-use claviger_server::command::{Place, check};
+use claviger_server::command::{Checked, Place, check};
 use std::path::PathBuf;
 
 /// Options of `check`.
@@ -24,11 +25,16 @@ impl Check {
             (None, Some(dir)) => Place::Dev(dir),
             (None, None) => return Err(Failure::usage("give --config FILE or --dir DIR")),
         };
-        let (good, text) = check(&place).map_err(|e| Failure::other(format!("{e:#}")))?;
-        match json {
-            true => crate::output::json(&serde_json::json!({ "good": good, "findings": text.lines().collect::<Vec<_>>() }))?,
-            false => println!("{text}"),
-        }
-        Ok(u8::from(!good))
+        let checked = check(&place).map_err(failed)?;
+        show(&checked, json, sentences)?;
+        Ok(u8::from(!checked.good))
     }
+}
+
+fn sentences(checked: &Checked) -> String {
+    let Checked { findings, keys, versions, revision, audit_entries, audit_checkpoints, .. } = checked;
+    let bad = findings.iter().map(|finding| format!("BAD  {finding}\n")).collect::<String>();
+    format!(
+        "{bad}{keys} keys, {versions} versions opened, revision {revision}; audit log of {audit_entries} entries, {audit_checkpoints} checkpoints"
+    )
 }

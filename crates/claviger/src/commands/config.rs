@@ -1,8 +1,11 @@
 //! `claviger config`: a server's configuration, checked without a server.
 
+use super::server::show;
 use crate::failure::Failure;
+use crate::output;
 use clap::Subcommand;
-use claviger_server::command;
+use claviger_server::command::{self, GoodConfig};
+use claviger_server::config::{fields, reference};
 use std::path::PathBuf;
 
 /// The commands of `config`.
@@ -19,13 +22,16 @@ pub(crate) enum Config {
 }
 
 impl Config {
-    pub(crate) fn run(self, _json: bool) -> Result<u8, Failure> {
+    pub(crate) fn run(self, json: bool) -> Result<u8, Failure> {
         match self {
             Self::Check { file } => {
-                let said = command::check_config(&file).map_err(|e| Failure::invalid(format!("{e:#}")))?;
-                println!("{said}");
+                let good = command::check_config(&file).map_err(|e| Failure::usage(format!("{e:#}")))?;
+                show(&good, json, |GoodConfig { file, listen, store }| {
+                    format!("{} is good: {} addresses, store {}", file.display(), listen.len(), store.display())
+                })?;
             }
-            Self::Reference => print!("{}", claviger_server::config::reference()),
+            Self::Reference if json => output::json(&fields().collect::<Vec<_>>())?,
+            Self::Reference => output::raw(reference().as_bytes())?,
         }
         Ok(0)
     }

@@ -70,7 +70,13 @@ impl Get {
         let read = session.client.read(&self.id, &which, None).await;
         let secret = read.map_err(|e| Failure::client(e, Some(self.id.as_str())))?;
         match &self.output {
-            Some(path) => write_file(path, the_one(&secret)?)?,
+            Some(path) => {
+                let version = the_one(&secret)?;
+                write_file(path, version)?;
+                if session.json {
+                    output::json(&serde_json::json!({ "id": secret.id, "version": version.id, "state": version.state, "output": path }))?;
+                }
+            }
             None if session.json => show_json(&secret)?,
             None if self.all => show_all(&secret)?,
             None => show(the_one(&secret)?)?,

@@ -241,3 +241,70 @@ fn a_watch_tells_what_happens_as_it_happens() {
     assert_eq!(next(&mut watch)["event"], "deleted");
     watch.signal("-TERM");
 }
+
+#[test]
+fn every_command_gives_one_json_value_and_errors_as_json_too() {
+    let server = server();
+    let dir = |name: &str| server.dir().join(name).to_str().unwrap().to_owned();
+    let (log, root, config, out) = (dir("audit"), dir(""), dir("claviger.toml"), dir("emergency"));
+    let d = root.trim_end_matches('/');
+    let fresh = format!(
+        "[server]\nlisten = [\"127.0.0.1:0\"]\ndata = \"{d}/fresh\"\n[tls]\ncertificate = \"{d}/server.pem\"\nprivate_key = \"{d}/server.key\"\n"
+    );
+    std::fs::write(&config, fresh).unwrap();
+    let one = |arguments: &[&str], input: &str| -> Value {
+        let (code, out, err) = finish(command(&server, &[&["--json"], arguments].concat()), input);
+        assert!(code == 0 || arguments[..2] == ["acl", "lint"], "{arguments:?}: {err}");
+        serde_json::from_str(&out).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {out}"))
+    };
+    one(&["create", "db/pw"], "one");
+    let added = one(&["add", "db/pw"], "two")["version"].as_str().unwrap().to_owned();
+    for arguments in [
+        &["promote", "db/pw", &added][..],
+        &["get", "db/pw"],
+        &["get", "db/pw", "--output", &dir("value")],
+        &["get", "db/pw", "--all"],
+        &["versions", "db/pw"],
+        &["ls"],
+        &["info", "db/pw"],
+        &["set", "db/pw", "--description", "x"],
+        &["acl", "show", "db/pw"],
+        &["acl", "grant", "db/pw", "user:bob", "read"],
+        &["acl", "explain", "db/pw", "user:bob"],
+        &["acl", "revoke", "db/pw", "user:bob"],
+        &["acl", "lint"],
+        &["history", "db/pw"],
+        &["reach", "user:bob"],
+        &["audit", "reach", "user:bob", "--since", "1h"],
+        &["audit", "verify", &log],
+        &["audit", "prove", "--index", "0", &log],
+        &["seal", "status"],
+        &["seal", "rotate"],
+        &["status"],
+        &["whoami"],
+        &["check", "--dir", d],
+        &["config", "check", &config],
+        &["config", "reference"],
+        &["server", "init", "--config", &config, "--admin", "user:alice"],
+        &["server", "break-glass", "--config", &config, "--reason", "a test", "--out", &out],
+        &["delete", "db/pw", "--yes"],
+    ] {
+        one(arguments, "");
+    }
+    for (arguments, code) in [
+        (&["get", "nothing"][..], "not_found"),
+        (&["delete", "db/pw"], "usage"),
+        (&["frobnicate"], "usage"),
+        (&["server", "init"], "usage"),
+        (&["config", "check", "/nowhere"], "usage"),
+        (&["server", "--config", "/nowhere"], "usage"),
+        (&["server", "init", "--config", &config, "--admin", "user:alice"], "other"),
+        (&["check", "--dir", "/nowhere"], "other"),
+        (&["audit", "verify", "/nowhere"], "usage"),
+    ] {
+        let (exit, out, err) = finish(command(&server, &[&["--json"], arguments].concat()), "");
+        let said: Value = serde_json::from_str(&err).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {err}"));
+        assert_eq!((&said["error"]["code"], out.as_str()), (&code.into(), ""), "{arguments:?}");
+        assert!(exit != 0 && said["error"]["message"].as_str().is_some_and(|m| !m.is_empty()), "{arguments:?}: {err}");
+    }
+}

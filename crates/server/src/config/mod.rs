@@ -6,7 +6,7 @@ mod raw;
 mod reference;
 
 pub use raw::Raw;
-pub use reference::reference;
+pub use reference::{FieldReference, fields, reference};
 
 use crate::http::Limits;
 use claviger_audit::AlertLimits;

@@ -245,6 +245,26 @@ const FIELDS: &[Field] = &[
     ("dev", "user", "[{ name = \"alice\", groups = [\"ops\"] }]", "none", "Static users with tokens, for `--dev` only; refused otherwise."),
 ];
 
+/// One field, for programs.
+#[derive(Debug, serde::Serialize)]
+pub struct FieldReference {
+    /// The section it stands in.
+    pub section: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// A value, as TOML.
+    pub example: &'static str,
+    /// What holds when it is absent, in words.
+    pub default: &'static str,
+    /// What it does at run time.
+    pub does: &'static str,
+}
+
+/// All fields in the order of the reference.
+pub fn fields() -> impl Iterator<Item = FieldReference> {
+    FIELDS.iter().map(|&(section, name, example, default, does)| FieldReference { section, name, example, default, does })
+}
+
 /// The reference as Markdown.
 #[must_use]
 pub fn reference() -> String {
