@@ -16,8 +16,13 @@ type Result<T> = std::result::Result<T, Malformation>;
 
 /// A value with canonical bytes.
 pub(crate) trait Canonical: Sized {
-    /// The first byte.
+    /// The first byte, unless [`Canonical::format`] says otherwise.
     const FORMAT: u8;
+
+    /// The first byte of this value.
+    fn format(&self) -> u8 {
+        Self::FORMAT
+    }
 
     /// Appends everything after the format byte.
     fn write(&self, out: &mut Writer);
@@ -25,10 +30,15 @@ pub(crate) trait Canonical: Sized {
     /// Reads what [`Canonical::write`] wrote.
     fn read(from: &mut Reader<'_>) -> Result<Self>;
 
+    /// Reads an older format.
+    fn read_older(format: u8, _: &mut Reader<'_>) -> Result<Self> {
+        Err(Malformation::Format(format))
+    }
+
     /// The canonical bytes.
     fn encode(&self) -> Box<[u8]> {
         let mut out = Writer(Vec::with_capacity(256));
-        out.byte(Self::FORMAT);
+        out.byte(self.format());
         self.write(&mut out);
         out.0.into_boxed_slice()
     }
@@ -36,11 +46,10 @@ pub(crate) trait Canonical: Sized {
     /// The value of canonical bytes.
     fn decode(bytes: &[u8]) -> Result<Self> {
         let mut from = Reader(bytes);
-        match from.byte()? {
-            format if format == Self::FORMAT => {}
-            other => return Err(Malformation::Format(other)),
-        }
-        let value = Self::read(&mut from)?;
+        let value = match from.byte()? {
+            format if format == Self::FORMAT => Self::read(&mut from)?,
+            other => Self::read_older(other, &mut from)?,
+        };
         if from.0.is_empty() { Ok(value) } else { Err(Malformation::Trailing) }
     }
 }
@@ -83,12 +92,20 @@ impl Canonical for KeyMeta {
     }
 }
 
+/// Format 1 has no incarnation: it is that of grants whose incarnation is 0, and of no others.
 impl Canonical for PrefixGrant {
-    const FORMAT: u8 = 1;
+    const FORMAT: u8 = 2;
+
+    fn format(&self) -> u8 {
+        if self.incarnation == Incarnation(0) { 1 } else { Self::FORMAT }
+    }
 
     fn write(&self, out: &mut Writer) {
-        let Self { prefix, acl, any_user_creates, generation } = self;
+        let Self { prefix, acl, any_user_creates, incarnation, generation } = self;
         out.text(prefix.as_str());
+        if *incarnation != Incarnation(0) {
+            out.fixed(incarnation.0);
+        }
         out.number(generation.0);
         out.flags([*any_user_creates]);
         out.acl(acl);
@@ -96,10 +113,24 @@ impl Canonical for PrefixGrant {
 
     fn read(from: &mut Reader<'_>) -> Result<Self> {
         let prefix = Prefix::parse(from.text()?)?;
-        let generation = Generation(from.number()?);
-        let [any_user_creates] = from.flags()?;
-        Ok(Self { prefix, acl: from.acl()?, any_user_creates, generation })
+        match from.fixed()? {
+            0 => Err(Malformation::Code { field: "incarnation", code: 0 }),
+            incarnation => read_grant(prefix, Incarnation(incarnation), from),
+        }
     }
+
+    fn read_older(format: u8, from: &mut Reader<'_>) -> Result<Self> {
+        match format {
+            1 => read_grant(Prefix::parse(from.text()?)?, Incarnation(0), from),
+            other => Err(Malformation::Format(other)),
+        }
+    }
+}
+
+fn read_grant(prefix: Prefix, incarnation: Incarnation, from: &mut Reader<'_>) -> Result<PrefixGrant> {
+    let generation = Generation(from.number()?);
+    let [any_user_creates] = from.flags()?;
+    Ok(PrefixGrant { prefix, acl: from.acl()?, any_user_creates, incarnation, generation })
 }
 
 impl Canonical for Tombstone {
@@ -463,9 +494,10 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn any_grant() -> impl Strategy<Value = PrefixGrant> {
-        (prop::option::of(any_id()), any_acl(), any::<bool>(), any::<u64>()).prop_map(|(id, acl, any_user_creates, generation)| {
-            let prefix = id.map_or(String::new(), |id| format!("{id}/"));
-            PrefixGrant { prefix: Prefix::parse(&prefix).unwrap(), acl, any_user_creates, generation: Generation(generation) }
+        let incarnation = prop_oneof![Just(0), any::<u64>()];
+        (prop::option::of(any_id()), any_acl(), any::<bool>(), incarnation, any::<u64>()).prop_map(|(id, acl, any_user_creates, i, g)| {
+            let prefix = Prefix::parse(&id.map_or(String::new(), |id| format!("{id}/"))).unwrap();
+            PrefixGrant { prefix, acl, any_user_creates, incarnation: Incarnation(i), generation: Generation(g) }
         })
     }
 

@@ -58,7 +58,13 @@ pub(crate) fn key_meta(id: &str, incarnation: u64) -> KeyMeta {
 }
 
 pub(crate) fn prefix_grant() -> PrefixGrant {
-    PrefixGrant { prefix: Prefix::parse("team/").unwrap(), acl: acl(), any_user_creates: true, generation: Generation(2) }
+    PrefixGrant { incarnation: Incarnation(0x0102_0304_0506_0708), ..first_prefix_grant() }
+}
+
+/// Of the first format.
+fn first_prefix_grant() -> PrefixGrant {
+    let prefix = Prefix::parse("team/").unwrap();
+    PrefixGrant { prefix, acl: acl(), any_user_creates: true, incarnation: Incarnation(0), generation: Generation(2) }
 }
 
 pub(crate) fn tombstone() -> Tombstone {
@@ -91,7 +97,7 @@ fn vectors() -> String {
     let ring = ring();
     let meta = key_meta("team/db", 7);
     let key = ring.seal_key(&meta);
-    let grant = ring.seal_grant(&prefix_grant());
+    let (first, grant) = (ring.seal_grant(&first_prefix_grant()), ring.seal_grant(&prefix_grant()));
     let stone = ring.seal_tombstone(&tombstone());
     let version = ring.seal_known(&meta.key_ref(), VersionId::new(5).unwrap(), b"hunter2", &[0x33; 32], [0x44; 32]);
     let (data_len, tag) = (version.data.0.len() as u64, version.data.0.last_chunk::<16>().unwrap());
@@ -99,13 +105,16 @@ fn vectors() -> String {
     let wrapped = root.wrap_with(b"context", &SecretBytes::new(vec![0x66; 32]), [0x77; 32]).unwrap();
     let seed = ring.audit_seed();
     let old = KeyRing::of_known(&[[0x11; 32]]);
-    let lines: [(&str, &[u8]); 17] = [
+    let lines: [(&str, &[u8]); 20] = [
         ("key.meta", &key.meta),
         ("key.mac", &key.mac),
         ("key.digest", &ring.digest_key(&key).0),
-        ("grant.body", &grant.body),
-        ("grant.mac", &grant.mac),
-        ("grant.digest", &ring.digest_grant(&grant).0),
+        ("grant.body", &first.body),
+        ("grant.mac", &first.mac),
+        ("grant.digest", &ring.digest_grant(&first).0),
+        ("grant.2.body", &grant.body),
+        ("grant.2.mac", &grant.mac),
+        ("grant.2.digest", &ring.digest_grant(&grant).0),
         ("tombstone.body", &stone.body),
         ("tombstone.mac", &stone.mac),
         ("tombstone.digest", &ring.digest_tombstone(&stone).0),
@@ -155,6 +164,10 @@ fn golden_bytes_open() {
     let meta = key_meta("team/db", 7);
     let row = claviger_ports::KeyRow { meta: field("key.meta"), mac: field("key.mac"), ..ring.seal_key(&meta) };
     assert_eq!(ring.open_key(&row), Ok(meta));
+    for (name, grant) in [("grant", first_prefix_grant()), ("grant.2", prefix_grant())] {
+        let (body, mac) = (field(&format!("{name}.body")), field(&format!("{name}.mac")));
+        assert_eq!(ring.open_grant(&claviger_ports::GrantRow { body, mac, ..ring.seal_grant(&grant) }), Ok(grant));
+    }
     let (wrapped, data) = (claviger_ports::Sealed(field("version.wrapped_key")), claviger_ports::Sealed(field("version.data")));
     let opened = ring.open_version(&permit("team/db", 7), KeyKind::Secret, VersionId::new(5).unwrap(), &wrapped, &data);
     assert_eq!(opened.unwrap().expose(), b"hunter2");

@@ -57,7 +57,7 @@ impl KeyRing {
     pub fn seal_grant(&self, grant: &PrefixGrant) -> GrantRow {
         let body = grant.encode();
         let mac = self.mac(GRANT, &body);
-        GrantRow { prefix: grant.prefix.clone(), generation: grant.generation, body, mac }
+        GrantRow { prefix: grant.prefix.clone(), incarnation: grant.incarnation, generation: grant.generation, body, mac }
     }
 
     /// Verifies a prefix grant's row and reads it.
@@ -67,7 +67,11 @@ impl KeyRing {
     pub fn open_grant(&self, row: &GrantRow) -> Result<PrefixGrant, CryptoError> {
         let what = || format!("the row of prefix `{}`", row.prefix);
         let grant: PrefixGrant = self.verified(GRANT, &row.body, &row.mac, what)?;
-        let columns = [("prefix", grant.prefix == row.prefix), ("generation", grant.generation == row.generation)];
+        let columns = [
+            ("prefix", grant.prefix == row.prefix),
+            ("incarnation", grant.incarnation == row.incarnation),
+            ("generation", grant.generation == row.generation),
+        ];
         check_columns(&columns, what)?;
         Ok(grant)
     }
@@ -208,6 +212,7 @@ mod tests {
         let row = ring.seal_grant(&prefix_grant());
         for (column, altered) in [
             ("prefix", GrantRow { prefix: Prefix::parse("a/").unwrap(), ..row.clone() }),
+            ("incarnation", GrantRow { incarnation: Incarnation(99), ..row.clone() }),
             ("generation", GrantRow { generation: Generation(99), ..row.clone() }),
         ] {
             let what = format!("the row of prefix `{}`", altered.prefix);
@@ -223,7 +228,13 @@ mod tests {
     fn a_mac_is_good_for_one_kind_of_row() {
         let ring = ring();
         let row = ring.seal_key(&key_meta("team/db", 7));
-        let grant = GrantRow { prefix: Prefix::parse("").unwrap(), generation: Generation(1), body: row.meta, mac: row.mac };
+        let grant = GrantRow {
+            prefix: Prefix::parse("").unwrap(),
+            incarnation: Incarnation(1),
+            generation: Generation(1),
+            body: row.meta,
+            mac: row.mac,
+        };
         assert!(matches!(ring.open_grant(&grant), Err(CryptoError::Tampered { .. })));
     }
 

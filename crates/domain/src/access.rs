@@ -192,7 +192,13 @@ mod tests {
     }
 
     fn prefix(p: &str, acl: Acl) -> PrefixGrant {
-        PrefixGrant { prefix: Prefix::parse(p).unwrap(), acl, any_user_creates: false, generation: Generation::FIRST }
+        PrefixGrant {
+            prefix: Prefix::parse(p).unwrap(),
+            acl,
+            any_user_creates: false,
+            incarnation: crate::Incarnation(1),
+            generation: Generation::FIRST,
+        }
     }
 
     #[test]

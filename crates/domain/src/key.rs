@@ -219,6 +219,9 @@ pub struct PrefixGrant {
     pub acl: Acl,
     /// Whether every authenticated user may create keys here (Knox's rule).
     pub any_user_creates: bool,
+    /// Which grant of this prefix: random, so that one that was removed and made again is told from it. 0 in grants of the
+    /// first format, which had none.
+    pub incarnation: Incarnation,
     /// Which change of it.
     pub generation: Generation,
 }

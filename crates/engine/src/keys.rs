@@ -313,6 +313,10 @@ impl Engine {
             sealed: vec![Arc::new(sealed)],
         };
         let _turn = self.turn(meta.id.as_str()).await;
+        // Again: the right may have been revoked during the wait.
+        if new.owners.is_empty() && !self.may_create(caller, &new.id) {
+            return Err(Error::Denied(Refusal::Create));
+        }
         match self.memory.read(|t| t.find(meta.id.as_str()).map(drop)) {
             Err(Error::NotFound(_)) => {}
             Err(unsure @ Error::Unavailable(_)) => return Err(unsure),
@@ -351,7 +355,7 @@ impl Engine {
         let first = Version { id: version, state: VersionState::Primary, created: now, expires: new.first.expires };
         let meta = KeyMeta {
             id: new.id.clone(),
-            incarnation: Incarnation(u64::from_be_bytes(random()).max(1)),
+            incarnation: new_incarnation(),
             generation: Generation::FIRST,
             kind: KeyKind::Secret,
             acl,
@@ -695,6 +699,11 @@ fn digest_version(ring: &claviger_crypto::KeyRing, row: &VersionRow) -> DigestDe
     let data = &row.data.0;
     let tag = &data[data.len().saturating_sub(16)..];
     ring.digest_version(&row.key, row.version, &row.wrapped_key, data.len() as u64, tag)
+}
+
+/// A random incarnation; 0 is that of what has none.
+pub(crate) fn new_incarnation() -> Incarnation {
+    Incarnation(u64::from_be_bytes(random()).max(1))
 }
 
 /// A random version id; a key's versions are checked for uniqueness when it is added.

@@ -1,7 +1,7 @@
 //! Use cases on prefixes: rights on all keys below one, and who may create there.
 
 use crate::commit::Apply;
-use crate::keys::Precondition;
+use crate::keys::{Precondition, new_incarnation};
 use crate::memory::{Tables, in_doubt};
 use crate::start::Engine;
 use crate::{Conflict, Error, Note, Refusal, Surface};
@@ -13,8 +13,8 @@ use claviger_domain::{
 use claviger_ports::{DigestDelta, Effect, Expected, Target, Write};
 use std::sync::Arc;
 
-/// Prefix grants have no incarnations.
-const NO_INCARNATION: Incarnation = Incarnation(0);
+/// What stands where there is no grant.
+const NOTHING: (Incarnation, Generation) = (Incarnation(0), Generation(0));
 
 impl Tables {
     /// What `caller` may do on everything below `prefix`, from grants on it and on shorter ones.
@@ -77,8 +77,8 @@ impl Engine {
         }
     }
 
-    /// Sets or, with `None`, removes the grants on a prefix. Takes the right to administer it or a shorter one; nobody
-    /// raises his own rights ▲.
+    /// Sets or, with `None`, removes the grants on a prefix, and says what stands after it. Takes the right to administer it
+    /// or a shorter one; nobody raises his own rights ▲.
     ///
     /// # Errors
     /// Any of [`Error`]; the refusal is recorded as well.
@@ -89,15 +89,15 @@ impl Engine {
         prefix: &Prefix,
         new: Option<(Acl, bool)>,
         precondition: Precondition,
-    ) -> Result<(Revision, Generation), Error> {
+    ) -> Result<(Revision, Option<(Incarnation, Generation)>), Error> {
         let name = format!("{prefix}*");
         let subjects = [Subject { key: &name, versions: &[] }];
         let note = Note { caller, surface, action: Action::ChangePrefix, subjects: &subjects };
         let after = new.as_ref().map(|(acl, _)| acl.clone()).unwrap_or_default();
         match self.change_prefix_unrecorded(caller, prefix, new, precondition).await {
-            Ok((revision, generation, before)) => {
+            Ok((revision, standing, before)) => {
                 self.done(&note, Some(revision), Some(RightsChange { old: &before, new: &after })).await?;
-                Ok((revision, generation))
+                Ok((revision, standing))
             }
             Err(error) => Err(self.refuse(&note, error).await),
         }
@@ -109,12 +109,14 @@ impl Engine {
         prefix: &Prefix,
         new: Option<(Acl, bool)>,
         precondition: Precondition,
-    ) -> Result<(Revision, Generation, Acl), Error> {
+    ) -> Result<(Revision, Option<(Incarnation, Generation)>, Acl), Error> {
+        // Before the wait, so that strangers cannot queue up; and after it, since the right may have been revoked meanwhile.
         self.require_prefix_admin(caller, prefix)?;
         let _turn = self.turn(prefix.as_str()).await;
+        self.require_prefix_admin(caller, prefix)?;
         let (old, counted) = self.memory.read(|t| t.grants.get(prefix).map(|g| (g.grant.clone(), g.digest))).unzip();
-        let generation = old.as_ref().map_or(Generation(0), |g| g.generation);
-        if !precondition.holds(NO_INCARNATION, generation) {
+        let (incarnation, generation) = old.as_ref().map_or(NOTHING, |g| (g.incarnation, g.generation));
+        if !precondition.holds(incarnation, generation) {
             return Err(Error::Conflict(Conflict::Changed));
         }
         let old_acl = old.as_ref().map(|g| g.acl.clone()).unwrap_or_default();
@@ -126,9 +128,13 @@ impl Engine {
         }
         let ring = self.ring();
         let gone = negate(counted.unwrap_or_default());
+        let mut standing = None;
         let (effect, apply, gained) = match new {
             Some((acl, any_user_creates)) => {
-                let grant = PrefixGrant { prefix: prefix.clone(), acl, any_user_creates, generation: generation.next() };
+                let incarnation = if old.is_some() { incarnation } else { new_incarnation() };
+                let generation = generation.next();
+                standing = Some((incarnation, generation));
+                let grant = PrefixGrant { prefix: prefix.clone(), acl, any_user_creates, incarnation, generation };
                 let row = ring.seal_grant(&grant);
                 let gained = ring.digest_grant(&row);
                 (Effect::PutGrant(row), Apply::PutGrant(Box::new(grant), gained), gained)
@@ -136,7 +142,7 @@ impl Engine {
             None if old.is_none() => return Err(Error::NotFound(format!("a grant on prefix `{prefix}`"))),
             None => (Effect::DeleteGrant, Apply::DeleteGrant(prefix.clone()), DigestDelta::default()),
         };
-        let expected = if old.is_some() { Expected::At(NO_INCARNATION, generation) } else { Expected::Absent };
+        let expected = if old.is_some() { Expected::At(incarnation, generation) } else { Expected::Absent };
         let write = Write {
             target: Target::Prefix(prefix.clone()),
             expected,
@@ -145,7 +151,7 @@ impl Engine {
             change: self.change(caller, Action::ChangePrefix),
         };
         let revision = self.submit(write, apply).await?;
-        Ok((revision, generation.next(), old_acl))
+        Ok((revision, standing, old_acl))
     }
 
     /// The rule that any user may create gives that right to the user who makes the rule, too: he must have it already.

@@ -315,6 +315,47 @@ async fn nobody_raises_his_own_rights_on_a_prefix() {
 }
 
 #[tokio::test]
+async fn a_prefix_that_was_removed_and_granted_anew_has_another_etag() {
+    let site = Site::new().await;
+    let (root, team) = (user("root"), Prefix::parse("team/").unwrap());
+    let new = || Some((acl(&[("user:bob", read_only().capabilities())]), false));
+    let (_, first) = site.engine.change_prefix(&root, "test", &team, new(), Precondition::Any).await.unwrap();
+    let Some((incarnation, generation)) = first else { panic!("nothing stands") };
+    let (_, nothing) = site.engine.change_prefix(&root, "test", &team, None, Precondition::Is(incarnation, generation)).await.unwrap();
+    assert_eq!(nothing, None);
+    let (_, second) = site.engine.change_prefix(&root, "test", &team, new(), Precondition::Any).await.unwrap();
+    assert_eq!(second.unwrap().1, generation);
+    let stale = site.engine.change_prefix(&root, "test", &team, new(), Precondition::Is(incarnation, generation)).await;
+    assert_eq!(stale.unwrap_err(), Error::Conflict(Conflict::Changed));
+    let (again, generation) = second.unwrap();
+    let (_, third) = site.engine.change_prefix(&root, "test", &team, new(), Precondition::Is(again, generation)).await.unwrap();
+    assert_eq!(third, Some((again, generation.next())));
+    assert!(site.restart().await.unwrap().report.digest_matches);
+}
+
+#[tokio::test]
+async fn a_right_that_is_revoked_while_a_change_waits_for_its_turn_is_gone() {
+    let site = Site::new().await;
+    let lead = user("lead");
+    site.grant("team/", &[("user:lead", Preset::Admin.capabilities().union(Capabilities::of([Capability::Create])))], false).await.unwrap();
+    let prefix = Prefix::parse("team/x/").unwrap();
+    let new = Some((acl(&[("user:mate", read_only().capabilities())]), false));
+    let (turn, key_turn) = (site.engine.turn("team/x/").await, site.engine.turn("team/key").await);
+    let waiting = async { site.engine.change_prefix(&lead, "test", &prefix, new, Precondition::Any).await.map(drop) };
+    let creating = async { site.create(&lead, "team/key", "x", &[]).await.map(drop) };
+    let revoking = async {
+        tokio::task::yield_now().await;
+        site.grant("team/", &[], false).await.unwrap();
+        // Other users may still create by the rule on the empty prefix; it goes, too.
+        site.grant("", &[("user:root", Preset::Admin.capabilities())], false).await.unwrap();
+        drop((turn, key_turn));
+    };
+    let (changed, created, ()) = tokio::join!(waiting, creating, revoking);
+    assert_eq!(changed.unwrap_err(), Error::Denied(Refusal::Lacks(Capability::Admin)));
+    assert_eq!(created.unwrap_err(), Error::Denied(Refusal::Create));
+}
+
+#[tokio::test]
 async fn an_etag_lets_only_one_of_two_changes_through() {
     let site = Site::new().await;
     let alice = user("alice");

@@ -182,7 +182,7 @@ impl Tables {
             }
             *there = match &write.effect {
                 Effect::PutKey { row, .. } => Some((row.incarnation, row.generation)),
-                Effect::PutGrant(row) => Some((Incarnation(0), row.generation)),
+                Effect::PutGrant(row) => Some((row.incarnation, row.generation)),
                 Effect::DeleteKey(_) | Effect::DeleteGrant => None,
             };
             last = last.next();
@@ -194,7 +194,7 @@ impl Tables {
     fn standing(&self, target: &Target) -> Option<(Incarnation, Generation)> {
         match target {
             Target::Key(id) => self.keys.get(id).map(|(row, _)| (row.incarnation, row.generation)),
-            Target::Prefix(prefix) => self.grants.get(prefix).map(|(row, _)| (Incarnation(0), row.generation)),
+            Target::Prefix(prefix) => self.grants.get(prefix).map(|(row, _)| (row.incarnation, row.generation)),
         }
     }
 

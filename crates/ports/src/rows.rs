@@ -73,6 +73,8 @@ pub struct VersionRow {
 pub struct GrantRow {
     /// Where; primary key of the table.
     pub prefix: Prefix,
+    /// Which grant of this prefix.
+    pub incarnation: Incarnation,
     /// Which change of it.
     pub generation: Generation,
     /// The canonical bytes of the grant.

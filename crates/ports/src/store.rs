@@ -19,7 +19,7 @@ pub enum Target {
 pub enum Expected {
     /// No row of this name.
     Absent,
-    /// This generation of this incarnation. Prefix grants have the incarnation 0.
+    /// This generation of this incarnation.
     At(Incarnation, Generation),
 }
 

@@ -335,9 +335,13 @@ fn prefix(text: &str) -> Prefix {
     Prefix::parse(text).expect("the test's prefix is good")
 }
 
+/// The incarnation of the tests' grants; more than a signed number holds.
+const GRANTED: Incarnation = Incarnation(u64::MAX - 5);
+
 fn grant_row(text: &str, generation: u64) -> GrantRow {
     let body = format!("grant on {text} at {generation}").into_bytes().into();
-    GrantRow { prefix: prefix(text), generation: Generation(generation), body, mac: [9; 32].as_slice().into() }
+    let (incarnation, generation) = (GRANTED, Generation(generation));
+    GrantRow { prefix: prefix(text), incarnation, generation, body, mac: [9; 32].as_slice().into() }
 }
 
 fn grant(text: &str, expected: Expected, generation: u64) -> Write {
@@ -418,14 +422,14 @@ pub async fn expectations_are_judged_by_incarnation_and_generation(open: Open) {
         delete("a", 2, 1),
         delete("b", 1, 1),
         grant("p/", Expected::Absent, 1),
-        grant("p/", Expected::At(Incarnation(0), Generation(2)), 3),
+        grant("p/", Expected::At(GRANTED, Generation(2)), 3),
         grant("p/", Expected::At(Incarnation(1), Generation(1)), 2),
-        grant("q/", Expected::At(Incarnation(0), Generation(1)), 2),
+        grant("q/", Expected::At(GRANTED, Generation(1)), 2),
     ];
     for write in wrong {
         assert_eq!(f.commit(std::slice::from_ref(&write)).await, [CommitOutcome::Conflict], "{write:?}");
     }
-    f.done(&[add_version("a", 1, 1), grant("p/", Expected::At(Incarnation(0), Generation(1)), 2)]).await;
+    f.done(&[add_version("a", 1, 1), grant("p/", Expected::At(GRANTED, Generation(1)), 2)]).await;
 }
 
 /// Test.
@@ -464,7 +468,7 @@ pub async fn a_key_made_and_deleted_in_one_batch_leaves_its_tombstone_only(open:
 }
 
 fn first_grant() -> Expected {
-    Expected::At(Incarnation(0), Generation(1))
+    Expected::At(GRANTED, Generation(1))
 }
 
 /// Test.

@@ -61,7 +61,8 @@ pub(crate) mod statements {
 
     pub(crate) static KEYS_BY_ID: Bulk =
         Bulk::new("SELECT id, incarnation, generation, kind, meta, mac FROM \"keys\" WHERE id IN (", "?", ")");
-    pub(crate) static GRANTS_BY_PREFIX: Bulk = Bulk::new("SELECT prefix, generation FROM \"grants\" WHERE prefix IN (", "?", ")");
+    pub(crate) static GRANTS_BY_PREFIX: Bulk =
+        Bulk::new("SELECT prefix, incarnation, generation FROM \"grants\" WHERE prefix IN (", "?", ")");
 
     pub(crate) static PUT_KEYS: Bulk = Bulk::new(
         "INSERT INTO \"keys\" (id, incarnation, generation, kind, meta, mac, epoch, revision) VALUES ",
@@ -82,9 +83,9 @@ pub(crate) mod statements {
     pub(crate) static ADD_TOMBSTONES: Bulk =
         Bulk::new("INSERT INTO tombstones (key_id, incarnation, body, mac, epoch, revision) VALUES ", "(?,?,?,?,?,?)", "");
     pub(crate) static PUT_GRANTS: Bulk = Bulk::new(
-        "INSERT INTO \"grants\" (prefix, generation, body, mac, epoch, revision) VALUES ",
-        "(?,?,?,?,?,?)",
-        " ON CONFLICT (prefix) DO UPDATE SET generation = excluded.generation, body = excluded.body, mac = excluded.mac, \
+        "INSERT INTO \"grants\" (prefix, incarnation, generation, body, mac, epoch, revision) VALUES ",
+        "(?,?,?,?,?,?,?)",
+        " ON CONFLICT (prefix) DO UPDATE SET incarnation = excluded.incarnation, generation = excluded.generation, body = excluded.body, mac = excluded.mac, \
          epoch = excluded.epoch, revision = excluded.revision",
     );
     pub(crate) static ADD_CHANGES: Bulk =
@@ -110,7 +111,8 @@ pub(crate) mod statements {
          WHERE (key_id, incarnation, version_id) > (?, ?, ?) ORDER BY key_id, incarnation, version_id LIMIT ?";
     pub(crate) const LOAD_TOMBSTONES: &str = "SELECT key_id, incarnation, body, mac, epoch, revision FROM tombstones \
          WHERE (key_id, incarnation) > (?, ?) ORDER BY key_id, incarnation LIMIT ?";
-    pub(crate) const LOAD_GRANTS: &str = "SELECT prefix, generation, body, mac, epoch, revision FROM \"grants\" ORDER BY prefix";
+    pub(crate) const LOAD_GRANTS: &str =
+        "SELECT prefix, incarnation, generation, body, mac, epoch, revision FROM \"grants\" ORDER BY prefix";
 }
 
 /// SQLite's result codes (sqlite.org/rescode.html) that mean something special here.

@@ -40,7 +40,7 @@ impl Rows {
         });
         let row = self.runtime.block_on(query.fetch_one(&mut self.connection)).expect("a row of what was bound");
         let _ = (rows::head(&row), rows::barrier(&row), rows::key_at(&row), rows::sealed_pair(&row), rows::change(&row));
-        let _ = (rows::grant_generation(&row), rows::grant_at(&row), rows::tombstone_at(&row));
+        let _ = (rows::grant_standing(&row), rows::grant_at(&row), rows::tombstone_at(&row));
         let _ = (rows::loaded_version(&row, 0), rows::loaded_version(&row, 16), rows::loaded_version(&row, u64::MAX));
         let _ = (rows::id_place(&row), rows::key_ref_place(&row), rows::version_place(&row));
     }

@@ -16,7 +16,7 @@ pub(crate) struct Standing {
     /// Keys.
     pub(crate) keys: HashMap<KeyId, KeyRow>,
     /// Prefixes with grants.
-    pub(crate) grants: HashMap<Prefix, Generation>,
+    pub(crate) grants: HashMap<Prefix, (Incarnation, Generation)>,
 }
 
 /// A batch, decided.
@@ -66,7 +66,7 @@ enum Slot<'a, Stored, New> {
 struct Planner<'a> {
     plan: Plan<'a>,
     keys: HashMap<&'a KeyId, Slot<'a, KeyRow, KeyRow>>,
-    grants: HashMap<&'a Prefix, Slot<'a, Generation, GrantRow>>,
+    grants: HashMap<&'a Prefix, Slot<'a, (Incarnation, Generation), GrantRow>>,
 }
 
 impl<'a> Plan<'a> {
@@ -101,8 +101,8 @@ impl<'a> Planner<'a> {
                 let stored = || standing.grants.remove(prefix).map_or(Slot::Empty, Slot::Stored);
                 match self.grants.entry(prefix).or_insert_with(stored) {
                     Slot::Empty | Slot::Gone => None,
-                    Slot::Stored(generation) => Some((Incarnation(0), *generation)),
-                    Slot::New(row, _) => Some((Incarnation(0), row.generation)),
+                    Slot::Stored(stored) => Some(*stored),
+                    Slot::New(row, _) => Some((row.incarnation, row.generation)),
                 }
             }
         }

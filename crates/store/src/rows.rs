@@ -86,13 +86,13 @@ pub(crate) fn key_at(row: &Row) -> Result<(KeyRow, Revision), StoreError> {
     Ok((key(row)?, revision(row, 6)?))
 }
 
-pub(crate) fn grant_generation(row: &Row) -> Result<(Prefix, Generation), StoreError> {
-    Ok((prefix(row, 0)?, Generation(unsigned(row, 1)?)))
+pub(crate) fn grant_standing(row: &Row) -> Result<(Prefix, (Incarnation, Generation)), StoreError> {
+    Ok((prefix(row, 0)?, (Incarnation(unsigned(row, 1)?), Generation(unsigned(row, 2)?))))
 }
 
 pub(crate) fn grant_at(row: &Row) -> Result<(GrantRow, Revision), StoreError> {
-    let grant = GrantRow { prefix: prefix(row, 0)?, generation: Generation(unsigned(row, 1)?), body: bytes(row, 2)?, mac: bytes(row, 3)? };
-    Ok((grant, revision(row, 4)?))
+    let (prefix, (incarnation, generation)) = grant_standing(row)?;
+    Ok((GrantRow { prefix, incarnation, generation, body: bytes(row, 3)?, mac: bytes(row, 4)? }, revision(row, 5)?))
 }
 
 pub(crate) fn tombstone_at(row: &Row) -> Result<(TombstoneRow, Revision), StoreError> {
@@ -209,8 +209,12 @@ pub(crate) fn bind_version(query: Query, row: &VersionRow) -> Query {
 }
 
 pub(crate) fn bind_grant(query: Query, row: &GrantRow, at: Revision) -> Query {
-    let query =
-        query.bind(row.prefix.as_str().to_owned()).bind(row.generation.0.cast_signed()).bind(row.body.to_vec()).bind(row.mac.to_vec());
+    let query = query
+        .bind(row.prefix.as_str().to_owned())
+        .bind(row.incarnation.0.cast_signed())
+        .bind(row.generation.0.cast_signed())
+        .bind(row.body.to_vec())
+        .bind(row.mac.to_vec());
     bind_revision(query, at)
 }
 

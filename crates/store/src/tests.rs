@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::{SqlStore, SqliteOptions};
-use claviger_domain::{Revision, VersionId};
+use claviger_domain::{Generation, Incarnation, Prefix, Revision, VersionId};
 use claviger_ports::suite::{self, CountingSealer, Fixture, Open, add_version, create, key_ref, version_row};
-use claviger_ports::{CommitOutcome, MemStore, Store, StoreError};
+use claviger_ports::{CommitOutcome, GrantRow, Loaded, MemStore, Store, StoreError};
 use futures::future::{FutureExt, ready};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor};
 use std::fs;
@@ -127,8 +127,27 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
     let error = refusal(SqlStore::open_sqlite(file(&dir)).await);
     assert_eq!(error, StoreError::TooNew { found: 99, known: crate::schema::NEWEST });
     assert!(error.to_string().contains("newer program"));
-    raw(&file(&dir), "UPDATE schema_version SET version = 1").await;
+    raw(&file(&dir), &format!("UPDATE schema_version SET version = {}", crate::schema::NEWEST)).await;
     open(&file(&dir)).await;
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_schema_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    raw(&file(&dir), "PRAGMA application_id = 0x436c7667").await;
+    raw(&file(&dir), include_str!("../migrations/1.sql")).await;
+    raw(&file(&dir), "INSERT INTO grants (prefix, generation, epoch, revision, mac, body) VALUES ('p/', 3, 1, 7, x'09', x'08')").await;
+    let f = new_store(&file(&dir)).await;
+    let mut grants = Vec::new();
+    let mut visit = |rows: Vec<Loaded>| {
+        grants.extend(rows);
+        Ok(())
+    };
+    f.store.load(0, &mut visit).await.unwrap();
+    let prefix = Prefix::parse("p/").unwrap();
+    let (body, mac) = (Box::from([8]), Box::from([9]));
+    let row = GrantRow { prefix, incarnation: Incarnation(0), generation: Generation(3), body, mac };
+    assert_eq!(grants, [Loaded::Grant(row, Revision { epoch: 1, number: 7 })]);
 }
 
 /// Makes a file unchangeable even for root, until it is dropped.

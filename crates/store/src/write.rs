@@ -109,8 +109,8 @@ async fn read_standing(conn: &mut Connection, batch: &[Write]) -> Result<Standin
         standing.keys.insert(KeyId::clone(&key.id), key);
     }
     for row in read_named(conn, &statements::GRANTS_BY_PREFIX, prefixes).await? {
-        let (prefix, generation): (Prefix, _) = rows::grant_generation(&row)?;
-        standing.grants.insert(prefix, generation);
+        let (prefix, stored): (Prefix, _) = rows::grant_standing(&row)?;
+        standing.grants.insert(prefix, stored);
     }
     Ok(standing)
 }

@@ -10,8 +10,8 @@ mod schema;
 pub use schema::schemas;
 
 pub use convert::{
-    FieldError, acl_entries, capabilities_from_names, decode_base64, etag, key_info, names, parse_acl, prefix_info, principal_entry,
-    push_base64, rfc3339_to_unix, unix_to_rfc3339, version_info,
+    FieldError, acl_entries, capabilities_from_names, decode_base64, etag, etag_of, key_info, names, parse_acl, prefix_info,
+    principal_entry, push_base64, rfc3339_to_unix, unix_to_rfc3339, version_info,
 };
 
 use serde::{Deserialize, Serialize};

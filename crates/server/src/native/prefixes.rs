@@ -1,8 +1,8 @@
 //! Routes on prefix grants.
 
 use super::{Answer, Ask, Native, SURFACE, answer, quoted};
-use claviger_domain::{Generation, Prefix, Revision};
-use claviger_wire::native::{Changed, FieldError, PrefixInfo, PrefixList, parse_acl, prefix_info};
+use claviger_domain::{Generation, Incarnation, Prefix, Revision};
+use claviger_wire::native::{Changed, FieldError, PrefixInfo, PrefixList, etag_of, parse_acl, prefix_info};
 
 impl Native {
     pub(crate) async fn list_prefixes(&self, ask: &Ask<'_>) -> Answer {
@@ -27,8 +27,8 @@ impl Native {
             return Err(FieldError::new("prefix", "the body names another prefix than the query").into());
         }
         let new = Some((parse_acl(&grants, "grants")?, any_user_creates));
-        let (revision, generation) = self.engine().change_prefix(ask.caller, SURFACE, &prefix, new, ask.precondition).await?;
-        Ok(changed(revision, Some(generation)))
+        let (revision, standing) = self.engine().change_prefix(ask.caller, SURFACE, &prefix, new, ask.precondition).await?;
+        Ok(changed(revision, standing))
     }
 
     pub(crate) async fn delete_prefix(&self, ask: &Ask<'_>) -> Answer {
@@ -41,8 +41,8 @@ fn prefix(ask: &Ask<'_>) -> Result<Prefix, FieldError> {
     Prefix::parse(ask.query.one("prefix").unwrap_or_default()).map_err(|e| FieldError::new("prefix", e))
 }
 
-fn changed(revision: Revision, generation: Option<Generation>) -> crate::http::Response {
-    let etag = generation.map(|g| format!("0-{}", g.0));
+fn changed(revision: Revision, standing: Option<(Incarnation, Generation)>) -> crate::http::Response {
+    let etag = standing.map(|(incarnation, generation)| etag_of(incarnation, generation));
     let header = etag.as_deref().map(quoted);
     let response = answer(200, &Changed { etag, revision: revision.to_string(), version: None });
     match header {

@@ -4,7 +4,8 @@ use super::{GrantEntry, KeyInfo, PrefixInfo, VersionInfo};
 use ::base64::Engine as _;
 use ::base64::engine::general_purpose::STANDARD;
 use claviger_domain::{
-    Acl, AclTooLong, Capabilities, Capability, Grant, KeyMeta, MAX_GRANTS, PrefixGrant, Preset, Principal, Revision, Timestamp, Version,
+    Acl, AclTooLong, Capabilities, Capability, Generation, Grant, Incarnation, KeyMeta, MAX_GRANTS, PrefixGrant, Preset, Principal,
+    Revision, Timestamp, Version,
 };
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -166,7 +167,13 @@ pub fn key_info(meta: &KeyMeta, revision: Revision, allowed: Capabilities) -> Ke
 /// A key's ETag: incarnation and generation, known before the commit.
 #[must_use]
 pub fn etag(meta: &KeyMeta) -> String {
-    format!("{:016x}-{}", meta.incarnation.0, meta.generation.0)
+    etag_of(meta.incarnation, meta.generation)
+}
+
+/// An entity tag: which key or prefix grant of this name, and which change of it.
+#[must_use]
+pub fn etag_of(incarnation: Incarnation, generation: Generation) -> String {
+    format!("{:016x}-{}", incarnation.0, generation.0)
 }
 
 /// A prefix's grants.
@@ -176,7 +183,7 @@ pub fn prefix_info(grant: &PrefixGrant) -> PrefixInfo {
         prefix: grant.prefix.to_string(),
         grants: acl_entries(&grant.acl),
         any_user_creates: grant.any_user_creates,
-        etag: Some(format!("0-{}", grant.generation.0)),
+        etag: Some(etag_of(grant.incarnation, grant.generation)),
     }
 }
 
