@@ -6,7 +6,7 @@ use crate::memory::{Entry, Granted, Grave, Memory, SealedVersion, Slot, Tables};
 use crate::{Conflict, Error};
 use claviger_crypto::{CryptoError, Head, KeyRing, RootOfTrust, add, negate, random};
 use claviger_domain::audit::{Action, Outcome, Record, Subject as AuditSubject};
-use claviger_domain::{Clock, Grant, KeyId, RequestId, Revision, Timestamp, VersionId, VersionState};
+use claviger_domain::{Clock, Grant, KeyId, RequestId, Revision, Timestamp, Version, VersionId, VersionState};
 use claviger_ports::{
     AuditError, AuditSink, BarrierRow, ChangeRow, DigestDelta, HeadError, HeadRow, HeadSealer, Loaded, LoadedVersion, Store, StoreError,
 };
@@ -77,16 +77,39 @@ pub struct CheckReport {
     pub bad_versions: Vec<(String, String)>,
 }
 
-/// Reads every row and opens every version without letting anyone see it. Changes nothing.
+/// Reads every row and opens every version without letting anyone see it. Changes nothing, and looks at one state of the
+/// store, so that a server may write to it meanwhile.
 ///
 /// # Errors
 /// When the store cannot be read at all or its head does not authenticate.
 pub async fn check(store: &dyn Store, ring: &KeyRing) -> Result<CheckReport, Error> {
-    let Contents { tables, report, .. } = load(store, ring, 0).await?;
-    let (versions, bad) = open_versions(store, ring, &tables).await?;
+    let mut loading = Loading::new(ring, usize::MAX);
+    loading.opened = Some(Opened::default());
+    let head = loading.read(store).await?;
+    let Opened { whole, mut bad } = loading.opened.take().unwrap_or_default();
+    let Contents { tables, report, .. } = loading.finish(head);
+    bad.extend(missing_versions(&tables));
     let bad_versions = bad.into_iter().map(|(id, version, why)| (format!("{id} version {version}"), why)).collect();
-    Ok(CheckReport { start: report, versions, bad_versions })
+    Ok(CheckReport { start: report, versions: whole, bad_versions })
 }
+
+/// What became of versions that were opened while they were loaded.
+#[derive(Default)]
+struct Opened {
+    whole: usize,
+    bad: Vec<BadVersion>,
+}
+
+fn missing_versions(tables: &Tables) -> Vec<BadVersion> {
+    let entries = tables.keys.values().filter_map(|slot| if let Slot::Good(entry) = slot { Some(entry) } else { None });
+    let missing = entries.flat_map(|entry| {
+        let lost = |v: &&Version| v.state != VersionState::Destroyed && entry.sealed(v.id).is_none();
+        entry.meta.versions.iter().filter(lost).map(|v| (entry.meta.id.clone(), v.id, MISSING.to_owned()))
+    });
+    missing.collect()
+}
+
+const MISSING: &str = "its data is missing";
 
 /// A version that does not open or is not there, with the reason.
 type BadVersion = (KeyId, VersionId, String);
@@ -101,7 +124,7 @@ async fn open_versions(store: &dyn Store, ring: &KeyRing, tables: &Tables) -> Re
             let key = entry.meta.key_ref();
             let opened = match store.version(&key, version.id).await? {
                 Some((wrapped, data)) => ring.check_version(&key, entry.meta.kind, version.id, &wrapped, &data).map_err(|e| e.to_string()),
-                None => Err("its data is missing".to_owned()),
+                None => Err(MISSING.to_owned()),
             };
             match opened {
                 Ok(()) => whole += 1,
@@ -263,37 +286,44 @@ struct Loading<'a> {
     suspects: Vec<Suspect>,
     tables: Tables,
     digest: DigestDelta,
+    /// Whether versions are opened as they come, and their data dropped.
+    opened: Option<Opened>,
 }
 
 /// Reads the whole store as it is to be served: as [`load`], and keys whose versions are lost or damaged are damaged.
 pub(crate) async fn load_and_blame(store: &dyn Store, ring: &KeyRing, inline_limit: usize) -> Result<Contents, Error> {
-    let mut contents = load(store, ring, inline_limit).await?;
+    let mut loading = Loading::new(ring, inline_limit);
+    let head = loading.read(store).await?;
+    let mut contents = loading.finish(head);
     contents.blame(store, ring).await?;
     Ok(contents)
 }
 
-/// Reads the whole store and checks it.
-async fn load(store: &dyn Store, ring: &KeyRing, inline_limit: usize) -> Result<Contents, Error> {
-    let mut loading = Loading {
-        ring,
-        inline_limit,
-        ids: Vec::new(),
-        damaged: Vec::new(),
-        others: Vec::new(),
-        suspects: Vec::new(),
-        tables: Tables::default(),
-        digest: DigestDelta::default(),
-    };
-    let mut visit = |rows: Vec<Loaded>| {
-        rows.into_iter().for_each(|row| loading.take(row));
-        Ok::<(), StoreError>(())
-    };
-    let row = store.load(inline_limit as u64, &mut visit).await?;
-    let head = ring.open_head(&row)?;
-    Ok(loading.finish(&head))
-}
+impl<'a> Loading<'a> {
+    fn new(ring: &'a KeyRing, inline_limit: usize) -> Self {
+        Self {
+            ring,
+            inline_limit,
+            ids: Vec::new(),
+            damaged: Vec::new(),
+            others: Vec::new(),
+            suspects: Vec::new(),
+            tables: Tables::default(),
+            digest: DigestDelta::default(),
+            opened: None,
+        }
+    }
 
-impl Loading<'_> {
+    /// Takes every row of the store, and gives the head that belongs to them.
+    async fn read(&mut self, store: &dyn Store) -> Result<Head, Error> {
+        let (ring, inline_limit) = (self.ring, self.inline_limit as u64);
+        let mut visit = |rows: Vec<Loaded>| {
+            rows.into_iter().for_each(|row| self.take(row));
+            Ok::<(), StoreError>(())
+        };
+        Ok(ring.open_head(&store.load(inline_limit, &mut visit).await?)?)
+    }
+
     fn take(&mut self, row: Loaded) {
         match row {
             Loaded::Key(row, revision) => {
@@ -339,12 +369,20 @@ impl Loading<'_> {
         }
     }
 
-    fn take_version(&mut self, row: LoadedVersion) {
+    fn take_version(&mut self, mut row: LoadedVersion) {
         let digest = self.ring.digest_version(&row.key, row.version, &row.wrapped_key, row.data_len, &row.data_tag);
         self.digest = add(self.digest, digest);
         let Some(Slot::Good(entry)) = self.tables.keys.get_mut(&row.key.id) else { return };
         // Nobody else holds it yet.
         let Some(entry) = Arc::get_mut(entry).filter(|e| e.meta.incarnation == row.key.incarnation) else { return };
+        if let Some(opened) = &mut self.opened
+            && let Some(data) = row.data.take()
+        {
+            match self.ring.check_version(&row.key, entry.meta.kind, row.version, &row.wrapped_key, &data) {
+                Ok(()) => opened.whole += 1,
+                Err(why) => opened.bad.push((row.key.id.clone(), row.version, why.to_string())),
+            }
+        }
         entry.sealed.push(Arc::new(SealedVersion { version: row.version, wrapped_key: row.wrapped_key, data: row.data, digest }));
     }
 
@@ -356,7 +394,7 @@ impl Loading<'_> {
         }
     }
 
-    fn finish(mut self, head: &Head) -> Contents {
+    fn finish(mut self, head: Head) -> Contents {
         for slot in self.tables.keys.values_mut() {
             if let Slot::Good(entry) = slot
                 && let Some(entry) = Arc::get_mut(entry)
@@ -377,7 +415,7 @@ impl Loading<'_> {
         };
         self.tables.revision = head.revision;
         self.tables.order = self.ids.into_iter().collect();
-        Contents { tables: self.tables, report, head: head.clone(), sum: self.digest }
+        Contents { tables: self.tables, report, head, sum: self.digest }
     }
 }
 

@@ -464,13 +464,14 @@ fn newest_recorded(dirs: &[PathBuf]) -> Result<Option<Revision>> {
 /// # Errors
 /// When something cannot be read at all.
 pub(crate) async fn check(config: &Config) -> Result<Checked> {
+    let dirs: Vec<_> = std::iter::once(config.audit.folder.clone()).chain(config.audit.standby.clone()).collect();
+    // The log first: what it knows by now, the database must have when it is read after it.
+    let recorded = newest_recorded(&dirs)?;
     let (store, ring) = open_ring(config).await?;
     let database = store.raw_check(true).await?;
     let report = claviger_engine::check(&store, &ring).await?;
     store.close().await;
-    let revision = report.start.revision;
-    let dirs: Vec<_> = std::iter::once(config.audit.folder.clone()).chain(config.audit.standby.clone()).collect();
-    let rolled_back = newest_recorded(&dirs)?.filter(|newest| *newest > revision);
+    let rolled_back = recorded.filter(|newest| *newest > report.start.revision);
     let seed = ring.audit_seed();
     let key = LogKey::from_seed(LOG_NAME, seed.expose().try_into().context("the audit key's size")?)?;
     let log = claviger_audit::verify(&dirs, key.verifier())?;
@@ -482,7 +483,7 @@ async fn open_ring(config: &Config) -> Result<(SqlStore, KeyRing)> {
     if !config.has_store() {
         bail!("there is no store at {}", config.store.display());
     }
-    let store = SqlStore::open_sqlite(&config.store).await.with_context(|| format!("opening {}", config.store.display()))?;
+    let store = SqlStore::open_sqlite_for_reading(&config.store).await.with_context(|| format!("opening {}", config.store.display()))?;
     let ring = KeyRing::open(&store.barriers().await?, &[&root]).await.context("opening the barrier")?;
     Ok((store, ring))
 }

@@ -57,6 +57,14 @@ impl SqlStore {
         Self::open_sqlite_with(SqliteOptions::new(path.as_ref())).await
     }
 
+    /// Opens the SQLite store at `path` for reading only, as it is; a server may be writing to it. Every write is refused.
+    ///
+    /// # Errors
+    /// As [`SqlStore::open_sqlite`]; also when the schema is not this program's.
+    pub async fn open_sqlite_for_reading(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_sqlite_with(SqliteOptions { read_only: true, ..SqliteOptions::new(path.as_ref()) }).await
+    }
+
     /// Opens a SQLite store with options.
     ///
     /// # Errors
@@ -64,17 +72,24 @@ impl SqlStore {
     pub async fn open_sqlite_with(options: SqliteOptions) -> Result<Self, StoreError> {
         schema::prepare_file(&options).await?;
         let readers = schema::readers(&options);
-        let writer = match schema::connect_writer(&options).await {
-            Ok(writer) => Some(writer),
-            // A full disk is no reason not to serve what is there.
-            Err(full @ StoreError::Full(_)) if schema::is_current(&readers).await => {
-                tracing::warn!(error = %full, "opened for reading; writes will be tried again");
-                None
-            }
-            Err(other) => return Err(other),
+        let writer = match options.read_only {
+            true => None,
+            false => Self::first_writer(&options, &readers).await?,
         };
         let (unsettled, closed) = (AtomicBool::new(false), AtomicBool::new(false));
         Ok(Self { options, writer: Mutex::new(writer), readers, unsettled, closed })
+    }
+
+    async fn first_writer(options: &SqliteOptions, readers: &SqlitePool) -> Result<Option<Connection>, StoreError> {
+        match schema::connect_writer(options).await {
+            Ok(writer) => Ok(Some(writer)),
+            // A full disk is no reason not to serve what is there.
+            Err(full @ StoreError::Full(_)) if schema::is_current(readers).await => {
+                tracing::warn!(error = %full, "opened for reading; writes will be tried again");
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
     }
 
     /// What the engine's own check finds wrong with the file, in its words; empty when it is sound. `thorough` also
@@ -107,6 +122,9 @@ impl SqlStore {
     async fn reconnect(&self) -> Result<Connection, StoreError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(StoreError::Unavailable("it was closed".to_owned()));
+        }
+        if self.options.read_only {
+            return Err(StoreError::Unavailable("it was opened for reading only".to_owned()));
         }
         let conn = schema::connect_writer(&self.options).await?;
         self.unsettled.store(false, Ordering::Release);

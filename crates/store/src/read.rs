@@ -15,6 +15,12 @@ use std::time::Duration;
 /// Rows that are read, and given to a visitor, at once.
 pub(crate) const PAGE: usize = 1024;
 
+/// The same where the rows come with all their data, which may have 10 MiB each.
+const HEAVY_PAGE: usize = 16;
+
+/// Data up to this many bytes does not make a page heavy.
+const LIGHT: u64 = 1 << 20;
+
 /// How long a load sleeps when the driver has not read a page yet. The runtime's timer is ten times coarser, which would
 /// double a start's time; so the thread itself sleeps, for less than a visitor keeps it busy with each page.
 const NAP: Duration = Duration::from_micros(100);
@@ -31,10 +37,11 @@ pub(crate) async fn load(conn: &mut Connection, inline_limit: u64, visit: Visit<
     let versions = |last: Option<&Place>| rows::bind_version_after(sqlx::query(statements::LOAD_VERSIONS).bind(limit), last);
     let keys = |last: Option<&Place>| rows::bind_id_after(sqlx::query(statements::LOAD_KEYS), last);
     let tombstones = |last: Option<&Place>| rows::bind_key_ref_after(sqlx::query(statements::LOAD_TOMBSTONES), last);
-    deliver(&mut tx, keys, rows::id_place, |row| rows::key_at(row).map(|(row, at)| Loaded::Key(row, at)), visit).await?;
-    deliver(&mut tx, versions, rows::version_place, version, visit).await?;
+    let page = if inline_limit > LIGHT { HEAVY_PAGE } else { PAGE };
+    deliver(&mut tx, PAGE, keys, rows::id_place, |row| rows::key_at(row).map(|(row, at)| Loaded::Key(row, at)), visit).await?;
+    deliver(&mut tx, page, versions, rows::version_place, version, visit).await?;
     let tombstone = |row: &Row| rows::tombstone_at(row).map(|(row, at)| Loaded::Tombstone(row, at));
-    deliver(&mut tx, tombstones, rows::key_ref_place, tombstone, visit).await?;
+    deliver(&mut tx, PAGE, tombstones, rows::key_ref_place, tombstone, visit).await?;
     // Few, and the empty prefix has no name before it: read at once.
     let grants =
         all(&mut tx, sqlx::query(statements::LOAD_GRANTS), |row| rows::grant_at(row).map(|(row, at)| Loaded::Grant(row, at))).await?;
@@ -57,12 +64,13 @@ fn in_chunks(mut rows: Vec<Loaded>, visit: Visit<'_>) -> Result<(), StoreError> 
 /// So a page fits into the driver's buffer whole, and is taken out of it when it is there.
 async fn deliver(
     conn: &mut Connection,
+    rows: usize,
     after: impl Fn(Option<&Place>) -> Query,
     place: fn(&Row) -> Result<Place, StoreError>,
     read: impl Fn(&Row) -> Result<Loaded, StoreError>,
     visit: Visit<'_>,
 ) -> Result<(), StoreError> {
-    let query = |last: Option<&Place>| after(last).bind(PAGE as i64);
+    let query = |last: Option<&Place>| after(last).bind(rows as i64);
     let mut page = finish(start(conn, query(None))?).await?;
     let mut last = None;
     while let Some(row) = page.last() {
@@ -72,7 +80,7 @@ async fn deliver(
             return Err(StoreError::Damaged("rows are out of order".to_owned()));
         }
         last = end;
-        let next = if page.len() == PAGE { Some(start(conn, query(last.as_ref()))?) } else { None };
+        let next = if page.len() == rows { Some(start(conn, query(last.as_ref()))?) } else { None };
         visit(page.iter().map(&read).collect::<Result<_, _>>()?)?;
         let Some(next) = next else { break };
         page = finish(next).await?;

@@ -45,17 +45,19 @@ pub struct SqliteOptions {
     pub path: PathBuf,
     /// At most this many pages of 4096 bytes; writes beyond are [`StoreError::Full`]. `None`: what the disk has.
     pub max_pages: Option<u32>,
+    /// Whether it is only read: nothing is made, brought up to date, locked or moved out of the write-ahead log.
+    pub read_only: bool,
 }
 
 impl SqliteOptions {
     /// A store at `path` without a limit.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), max_pages: None }
+        Self { path: path.into(), max_pages: None, read_only: false }
     }
 
     fn plain(&self) -> SqliteConnectOptions {
-        let options = SqliteConnectOptions::new().filename(&self.path).busy_timeout(BUSY_TIMEOUT);
+        let options = SqliteConnectOptions::new().filename(&self.path).busy_timeout(BUSY_TIMEOUT).read_only(self.read_only);
         options.disable_statement_logging()
     }
 
@@ -90,11 +92,14 @@ impl SqliteOptions {
     }
 }
 
-/// Makes the file where there is none, readable by its owner only, and refuses one that is not Claviger's.
+/// Makes the file where there is none, readable by its owner only, and refuses one that is not Claviger's. One that is only
+/// read must have the schema of this program.
 pub(crate) async fn prepare_file(options: &SqliteOptions) -> Result<(), StoreError> {
-    create_file(&options.path)?;
+    if !options.read_only {
+        create_file(&options.path)?;
+    }
     let mut conn = options.plain().connect().await.map_err(|e| at_path(&options.path, &e))?;
-    let claimed = claim(&mut conn, &options.path).await;
+    let claimed = if options.read_only { recognise(&mut conn, &options.path).await } else { claim(&mut conn, &options.path).await };
     // Closing can only fail to tidy up; what matters was written or refused above.
     let _ = conn.close().await;
     claimed
@@ -128,6 +133,23 @@ async fn claim(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let set_mark = AssertSqlSafe(format!("PRAGMA application_id = {APPLICATION_ID}"));
     conn.execute(set_mark).await.map_err(|e| classify(&e))?;
     Ok(())
+}
+
+/// Checks mark and schema version of a database that is only read.
+async fn recognise(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    if number(conn, "PRAGMA application_id").await.map_err(|e| foreign(path, e))? != APPLICATION_ID {
+        return Err(StoreError::Damaged(format!("`{}` is not Claviger's database", path.display())));
+    }
+    match number(conn, SCHEMA_VERSION).await? {
+        NEWEST => Ok(()),
+        found if found > NEWEST => Err(StoreError::TooNew { found, known: NEWEST }),
+        found => {
+            let why = format!(
+                "its schema {found} is older than this program's {NEWEST}; start this program's server once, which brings it up to date"
+            );
+            Err(StoreError::Unavailable(why))
+        }
+    }
 }
 
 fn foreign(path: &Path, error: StoreError) -> StoreError {

@@ -150,6 +150,57 @@ async fn a_store_of_the_first_schema_is_brought_up_to_date() {
     assert_eq!(grants, [Loaded::Grant(row, Revision { epoch: 1, number: 7 })]);
 }
 
+async fn revision_read(path: &Path) -> Revision {
+    let store = SqlStore::open_sqlite_for_reading(path).await.unwrap();
+    let head = store.head().await.unwrap().unwrap();
+    let loaded = store.load(u64::MAX, &mut |_| Ok(())).await.unwrap();
+    assert_eq!(loaded, head);
+    let refused = store.commit(&[create("z", 1)], &CountingSealer::default()).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    store.close().await;
+    head.revision
+}
+
+fn contents(dir: &TempDir) -> Vec<Option<Vec<u8>>> {
+    ["store.db", "store.db-wal"].iter().map(|name| fs::read(dir.path().join(name)).ok()).collect()
+}
+
+#[tokio::test]
+async fn a_store_opened_for_reading_is_not_changed_by_it_in_any_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = refusal(SqlStore::open_sqlite_for_reading(file(&dir)).await);
+    assert!(matches!(missing, StoreError::Unavailable(_)) && !file(&dir).exists());
+    let f = new_store(&file(&dir)).await;
+    f.done(&[create("a", 1)]).await;
+    // While its server writes, and holds the lock.
+    let before = contents(&dir);
+    let mut lock = sqlx::sqlite::SqliteConnectOptions::new().filename(file(&dir)).connect().await.unwrap();
+    lock.execute("BEGIN IMMEDIATE").await.unwrap();
+    assert_eq!(revision_read(&file(&dir)).await.number, 1);
+    lock.execute("ROLLBACK").await.unwrap();
+    lock.close().await.unwrap();
+    assert_eq!(contents(&dir), before);
+    // As a kill leaves it: the last commit is in the write-ahead log only.
+    let crashed = tempfile::tempdir().unwrap();
+    for name in ["store.db", "store.db-wal"] {
+        fs::copy(dir.path().join(name), crashed.path().join(name)).unwrap();
+    }
+    let before = contents(&crashed);
+    assert_eq!(revision_read(&file(&crashed)).await.number, 1);
+    assert_eq!(contents(&crashed), before);
+    // Closed cleanly.
+    f.store.close().await;
+    let before = contents(&dir);
+    assert!(before[1].is_none());
+    assert_eq!(revision_read(&file(&dir)).await.number, 1);
+    assert_eq!(contents(&dir)[0], before[0]);
+    raw(&file(&dir), "UPDATE schema_version SET version = 1").await;
+    let older = refusal(SqlStore::open_sqlite_for_reading(file(&dir)).await);
+    assert!(older.to_string().contains("start this program's server"), "{older}");
+    raw(&file(&dir), "PRAGMA application_id = 5").await;
+    assert!(matches!(refusal(SqlStore::open_sqlite_for_reading(file(&dir)).await), StoreError::Damaged(_)));
+}
+
 /// Makes a file unchangeable even for root, until it is dropped.
 struct Frozen(PathBuf);
 
@@ -400,7 +451,7 @@ async fn assert_whole(f: &Fixture, count: u64) {
 #[tokio::test]
 async fn a_store_at_its_limit_is_full_whole_and_readable_and_goes_on_when_it_is_raised() {
     let dir = tempfile::tempdir().unwrap();
-    let limited = SqliteOptions { path: file(&dir), max_pages: Some(300) };
+    let limited = SqliteOptions { max_pages: Some(300), ..SqliteOptions::new(file(&dir)) };
     let store: Arc<dyn Store> = Arc::new(SqlStore::open_sqlite_with(limited).await.unwrap());
     store.initialise(&suite::first_head(), &[]).await.unwrap();
     let f = Fixture { store, sealer: CountingSealer::default() };

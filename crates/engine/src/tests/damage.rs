@@ -24,6 +24,8 @@ pub(super) struct Faulty {
     fate: Mutex<Option<Fate>>,
     /// Whether it cannot be read.
     unreadable: AtomicBool,
+    /// Whether versions that are asked for one by one are gone: as if they were destroyed since the load.
+    changed_since: AtomicBool,
     /// How often it was loaded.
     loads: std::sync::atomic::AtomicUsize,
     /// How many versions' data were read one by one.
@@ -96,6 +98,7 @@ impl Store for Faulty {
                 Ok(())
             };
             self.inner.load(0, &mut look).await?;
+            is_lost |= self.changed_since.load(Ordering::SeqCst);
             if is_lost {
                 Ok(None)
             } else {
@@ -318,4 +321,22 @@ async fn a_rotation_of_unknown_outcome_is_found_out_and_blocks_no_later_one() {
     assert_eq!(site.engine.barrier_versions(), (4, vec![1, 2, 3, 4]));
     site.create(&user("alice"), "db", "x", &[]).await.unwrap();
     assert!(site.restart().await.unwrap().report.digest_matches);
+}
+
+#[tokio::test]
+async fn a_check_looks_at_one_state_of_the_store() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    for id in ["a", "b"] {
+        site.create(&alice, id, "x", &[]).await.unwrap();
+    }
+    let lost = site.add(&alice, "b", "y").await;
+    site.store.changed_since.store(true, Ordering::SeqCst);
+    let ring = ring(&*site.store, &site.root).await;
+    let report = check(&*site.store, &ring).await.unwrap();
+    assert_eq!((report.versions, &report.bad_versions, report.start.digest_matches), (3, &vec![], true));
+    site.store.lose(move |row| matches!(row, Loaded::Version(v) if v.version == lost));
+    let report = check(&*site.store, &ring).await.unwrap();
+    assert_eq!(report.bad_versions, [(format!("b version {lost}"), "its data is missing".to_owned())]);
+    assert_eq!((report.versions, report.start.digest_matches), (2, false));
 }
