@@ -247,7 +247,7 @@ impl Committer {
 
     async fn find_out(&self, doubt: &Doubt) -> Result<(Contents, Verdict), Error> {
         let ring = self.sealer.ring.read().clone();
-        let contents = load_and_blame(&*self.store, &ring, self.inline_limit).await?;
+        let mut contents = load_and_blame(&*self.store, &ring, self.inline_limit).await?;
         if contents.report.tampered && !self.accept_tampering {
             return Err(Error::Internal("rows of the store were changed behind Claviger's back; nothing is committed any more".to_owned()));
         }
@@ -344,10 +344,12 @@ fn apply_to(tables: &mut crate::memory::Tables, apply: Apply, revision: Revision
         }
         Apply::PutGrant(grant, digest) => {
             let after = Arc::new(*grant);
+            tables.damaged_grants.remove(&after.prefix);
             let before = tables.grants.insert(after.prefix.clone(), Granted { grant: after.clone(), digest });
             Subject::Prefix { prefix: after.prefix.clone(), before: before.map(|g| g.grant), after: Some(after) }
         }
         Apply::DeleteGrant(prefix) => {
+            tables.damaged_grants.remove(&prefix);
             let before = tables.grants.remove(&prefix).map(|g| g.grant);
             Subject::Prefix { prefix, before, after: None }
         }
@@ -355,8 +357,12 @@ fn apply_to(tables: &mut crate::memory::Tables, apply: Apply, revision: Revision
     Event { revision, what, subject }
 }
 
+/// The record that stands, if it is whole.
 fn good(tables: &crate::memory::Tables, id: &KeyId) -> Option<Arc<Entry>> {
-    tables.find(id.as_str()).ok().cloned()
+    match tables.keys.get(id)? {
+        Slot::Good(entry) | Slot::Doubtful(entry) => Some(entry.clone()),
+        Slot::Damaged(wreck) => wreck.entry.clone(),
+    }
 }
 
 impl Engine {

@@ -57,7 +57,9 @@ pub enum Error {
     #[error(transparent)]
     Version(VersionError),
     /// The stored row of this key does not authenticate or decode.
-    #[error("the stored record of `{id}` is damaged ({why}); run `claviger check` and restore it from a backup")]
+    #[error(
+        "the stored record of `{id}` is damaged ({why}); run `claviger check`, and restore a backup or have an administrator of the empty prefix delete it"
+    )]
     Damaged {
         /// The key.
         id: String,

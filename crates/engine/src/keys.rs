@@ -457,7 +457,8 @@ impl Engine {
         .await
     }
 
-    /// Deletes a key. Its id is free at once; its former readers are told.
+    /// Deletes a key. Its id is free at once; its former readers are told. One that is damaged takes an administrator of
+    /// everything.
     ///
     /// # Errors
     /// Any of [`Error`]; the refusal is recorded as well.
@@ -470,6 +471,7 @@ impl Engine {
                 self.done_by(&note, Some(revision), Some(rights), allowed_by.as_deref()).await?;
                 Ok(revision)
             }
+            Err(Error::Damaged { why, .. }) if precondition == Precondition::Any => self.delete_damaged(&note, &why).await,
             Err(error) => Err(self.refuse(&note, error).await),
         }
     }

@@ -12,6 +12,7 @@ mod policy;
 mod prefixes;
 mod query;
 mod rights;
+mod salvage;
 mod start;
 mod telling;
 #[cfg(test)]

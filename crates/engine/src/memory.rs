@@ -3,7 +3,10 @@
 use crate::{Error, Refusal};
 use ahash::AHashMap;
 use claviger_crypto::Tombstone;
-use claviger_domain::{Caller, Capabilities, Capability, KeyId, KeyMeta, Prefix, PrefixGrant, Revision, VersionId, VersionState, permits};
+use claviger_domain::{
+    Caller, Capabilities, Capability, Generation, Incarnation, KeyId, KeyMeta, Prefix, PrefixGrant, Revision, VersionId, VersionState,
+    permits,
+};
 use claviger_ports::{DigestDelta, Sealed, Target};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,13 +42,31 @@ pub(crate) struct SealedVersion {
 #[derive(Debug, Clone)]
 pub(crate) enum Slot {
     Good(Arc<Entry>),
+    Damaged(Arc<Wreck>),
     /// With what stood before.
     Doubtful(Arc<Entry>),
-    Damaged {
-        why: Arc<str>,
-        /// The record, where it is good and a version is not.
-        known: Option<Arc<Entry>>,
-    },
+}
+
+/// What is known of a key, or of a prefix's grants, that are damaged: enough to delete or replace them.
+#[derive(Debug, Clone)]
+pub(crate) struct Wreck {
+    pub(crate) why: Box<str>,
+    /// Incarnation and generation as its row's columns say.
+    pub(crate) standing: (Incarnation, Generation),
+    /// What its rows add to the set digest as they stand.
+    pub(crate) stands: DigestDelta,
+    /// What the head counts for its record beyond that: its MAC was damaged.
+    pub(crate) excess: DigestDelta,
+    /// Its record, where only versions are damaged or lost.
+    pub(crate) entry: Option<Arc<Entry>>,
+}
+
+/// Keys whose versions are damaged or lost.
+#[derive(Default)]
+pub(crate) struct Torn {
+    pub(crate) keys: BTreeSet<KeyId>,
+    /// What the head counts for all their versions together beyond what they add as they stand.
+    pub(crate) excess: DigestDelta,
 }
 
 #[derive(Default)]
@@ -59,6 +80,16 @@ pub(crate) struct Tables {
     pub(crate) revision: Revision,
     /// Prefixes of which it is not known whether the grants still stand; all keys below are doubtful, too.
     pub(crate) doubtful: Vec<Prefix>,
+    pub(crate) torn: Torn,
+    /// Grants that do not authenticate; they do not count.
+    pub(crate) damaged_grants: BTreeMap<Prefix, Wreck>,
+}
+
+impl Wreck {
+    /// What the head counts for it.
+    pub(crate) fn counted(&self) -> DigestDelta {
+        claviger_crypto::add(self.stands, self.excess)
+    }
 }
 
 /// The grants of a prefix as they are in force.
@@ -115,6 +146,16 @@ impl Tables {
         permits(caller, &entry.meta, self.covering(&entry.meta.id))
     }
 
+    pub(crate) fn wreck_mut(&mut self, target: &Target) -> Option<&mut Wreck> {
+        match target {
+            Target::Key(id) => match self.keys.get_mut(id)? {
+                Slot::Damaged(wreck) => Some(Arc::make_mut(wreck)),
+                Slot::Good(_) | Slot::Doubtful(_) => None,
+            },
+            Target::Prefix(prefix) => self.damaged_grants.get_mut(prefix),
+        }
+    }
+
     pub(crate) fn put(&mut self, id: KeyId, slot: Slot) {
         self.order.insert(id.clone());
         self.damaged.remove(&id);
@@ -145,14 +186,18 @@ impl Tables {
         self.order.remove(id);
         self.damaged.remove(id);
         self.keys.remove(id);
+        let was_torn = self.torn.keys.remove(id);
+        if was_torn && self.torn.keys.is_empty() {
+            self.torn.excess = DigestDelta::default();
+        }
     }
 
     /// The key of this id, whoever asks.
     pub(crate) fn find(&self, id: &str) -> Result<&Arc<Entry>, Error> {
         match self.keys.get(id) {
             Some(Slot::Good(entry)) => Ok(entry),
+            Some(Slot::Damaged(wreck)) => Err(Error::Damaged { id: id.to_owned(), why: wreck.why.to_string() }),
             Some(Slot::Doubtful(_)) => Err(in_doubt(id)),
-            Some(Slot::Damaged { why, .. }) => Err(Error::Damaged { id: id.to_owned(), why: why.to_string() }),
             None => Err(Error::NotFound(format!("key `{id}`"))),
         }
     }
@@ -183,10 +228,10 @@ impl Tables {
     /// Whether `id` is damaged and nothing that authenticates gives `caller` a right on it: its own grants where its record
     /// is good, and otherwise those of its prefixes alone.
     fn hides_damage(&self, caller: &Caller, id: &str) -> bool {
-        let Some((id, Slot::Damaged { known, .. })) = self.keys.get_key_value(id) else { return false };
+        let Some((id, Slot::Damaged(wreck))) = self.keys.get_key_value(id) else { return false };
         let creates = Capabilities::of([Capability::Create]);
         let by_prefix = || self.covering(id).flat_map(|p| p.acl.reaching(caller)).any(|g| !g.capabilities.minus(creates).is_empty());
-        let seen = match known {
+        let seen = match &wreck.entry {
             Some(entry) => !self.permits(caller, entry).is_empty(),
             None => by_prefix(),
         };
@@ -261,12 +306,24 @@ mod tests {
             [("team/", "user:lead", Capabilities::of([Capability::List])), ("", "user:creator", Capabilities::of([Capability::Create]))]
         {
             let prefix = Prefix::parse(prefix).unwrap();
-            let grant =
-                PrefixGrant { prefix: prefix.clone(), acl: acl(who, capabilities), any_user_creates: true, generation: Generation::FIRST };
+            let grant = PrefixGrant {
+                prefix: prefix.clone(),
+                acl: acl(who, capabilities),
+                any_user_creates: true,
+                incarnation: Incarnation(1),
+                generation: Generation::FIRST,
+            };
             tables.grants.insert(prefix, Granted { grant: Arc::new(grant), digest: DigestDelta::default() });
         }
         for (known, readers_know) in [(None, false), (Some(entry(&id)), true)] {
-            tables.put(id.clone(), Slot::Damaged { why: "a bit".into(), known });
+            let wreck = Wreck {
+                why: "a bit".into(),
+                standing: (Incarnation(1), Generation::FIRST),
+                stands: DigestDelta::default(),
+                excess: DigestDelta::default(),
+                entry: known,
+            };
+            tables.put(id.clone(), Slot::Damaged(Arc::new(wreck)));
             for (who, knows) in [("lead", true), ("reader", readers_know), ("creator", false), ("stranger", false)] {
                 match tables.find_for(&user(who), "team/db").unwrap_err() {
                     Error::Damaged { .. } => assert!(knows, "{who}"),

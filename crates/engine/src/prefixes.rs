@@ -2,7 +2,7 @@
 
 use crate::commit::Apply;
 use crate::keys::{Precondition, new_incarnation};
-use crate::memory::{Tables, in_doubt};
+use crate::memory::{Granted, Tables, Wreck, in_doubt};
 use crate::start::Engine;
 use crate::{Conflict, Error, Note, Refusal, Surface};
 use claviger_crypto::{add, negate};
@@ -15,6 +15,26 @@ use std::sync::Arc;
 
 /// What stands where there is no grant.
 const NOTHING: (Incarnation, Generation) = (Incarnation(0), Generation(0));
+
+/// What stands at a prefix before a change.
+struct Standing {
+    /// The grants in force. Damaged ones are none, and can be replaced or removed like others.
+    grant: Option<Arc<PrefixGrant>>,
+    /// What the stored row says of itself, if there is one.
+    row: Option<(Incarnation, Generation)>,
+    /// What the head counts for it.
+    counted: DigestDelta,
+}
+
+impl Standing {
+    fn of(tables: &Tables, prefix: &Prefix) -> Self {
+        if let Some(Granted { grant, digest }) = tables.grants.get(prefix) {
+            return Self { grant: Some(grant.clone()), row: Some((grant.incarnation, grant.generation)), counted: *digest };
+        }
+        let wreck = tables.damaged_grants.get(prefix);
+        Self { grant: None, row: wreck.map(|w| w.standing), counted: wreck.map(Wreck::counted).unwrap_or_default() }
+    }
+}
 
 impl Tables {
     /// What `caller` may do on everything below `prefix`, from grants on it and on shorter ones.
@@ -114,7 +134,7 @@ impl Engine {
         self.require_prefix_admin(caller, prefix)?;
         let _turn = self.turn(prefix.as_str()).await;
         self.require_prefix_admin(caller, prefix)?;
-        let (old, counted) = self.memory.read(|t| t.grants.get(prefix).map(|g| (g.grant.clone(), g.digest))).unzip();
+        let Standing { grant: old, row, counted } = self.memory.read(|t| Standing::of(t, prefix));
         let (incarnation, generation) = old.as_ref().map_or(NOTHING, |g| (g.incarnation, g.generation));
         if !precondition.holds(incarnation, generation) {
             return Err(Error::Conflict(Conflict::Changed));
@@ -127,7 +147,7 @@ impl Engine {
             self.check_opening(caller, prefix)?;
         }
         let ring = self.ring();
-        let gone = negate(counted.unwrap_or_default());
+        let gone = negate(counted);
         let mut standing = None;
         let (effect, apply, gained) = match new {
             Some((acl, any_user_creates)) => {
@@ -139,10 +159,10 @@ impl Engine {
                 let gained = ring.digest_grant(&row);
                 (Effect::PutGrant(row), Apply::PutGrant(Box::new(grant), gained), gained)
             }
-            None if old.is_none() => return Err(Error::NotFound(format!("a grant on prefix `{prefix}`"))),
+            None if row.is_none() => return Err(Error::NotFound(format!("a grant on prefix `{prefix}`"))),
             None => (Effect::DeleteGrant, Apply::DeleteGrant(prefix.clone()), DigestDelta::default()),
         };
-        let expected = if old.is_some() { Expected::At(incarnation, generation) } else { Expected::Absent };
+        let expected = row.map_or(Expected::Absent, |(incarnation, generation)| Expected::At(incarnation, generation));
         let write = Write {
             target: Target::Prefix(prefix.clone()),
             expected,

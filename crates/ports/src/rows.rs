@@ -31,6 +31,13 @@ impl DigestDelta {
         &self.0[..32]
     }
 
+    /// What of it is in the sum over versions.
+    #[must_use]
+    pub fn only_versions(mut self) -> Self {
+        self.0[..32].fill(0);
+        self
+    }
+
     /// The sum over versions.
     #[must_use]
     pub fn versions(&self) -> &[u8] {
@@ -146,6 +153,19 @@ pub enum Loaded {
     Grant(GrantRow, Revision),
     /// A tombstone.
     Tombstone(TombstoneRow, Revision),
+    /// A row that cannot be read whole.
+    Damaged(DamagedRow),
+}
+
+/// A row of which a column holds what was never written, with what is wrong with it. It is no reason not to load the others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DamagedRow {
+    /// A key's, as far as it can be read: for what it counts, and to replace it. Nothing in it can be believed.
+    Key(KeyRow, String),
+    /// A version's.
+    Version(KeyRef, String),
+    /// One that does not even say whose it is, or one that is neither a key's nor a version's; the first text names its kind.
+    Other(String, String),
 }
 
 /// A version as loaded: large data stays in the database.

@@ -209,6 +209,7 @@ impl Contents {
                 }
                 Loaded::Grant(row, at) => self.grants.push((row, at)),
                 Loaded::Tombstone(row, at) => self.tombstones.push((row, at)),
+                Loaded::Damaged(row) => panic!("{row:?} is damaged"),
             }
         }
     }
@@ -322,7 +323,9 @@ fn destroy(id: &str, incarnation: u64, from: u64, versions: &[u64]) -> Write {
     write(Target::Key(key_id(id)), Expected::At(Incarnation(incarnation), Generation(from)), effect)
 }
 
-fn delete(id: &str, incarnation: u64, at: u64) -> Write {
+/// Deletes a key at a generation.
+#[must_use]
+pub fn delete(id: &str, incarnation: u64, at: u64) -> Write {
     let expected = Expected::At(Incarnation(incarnation), Generation(at));
     write(Target::Key(key_id(id)), expected, Effect::DeleteKey(tombstone(id, incarnation)))
 }

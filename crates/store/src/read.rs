@@ -4,7 +4,7 @@ use crate::dialect::{Connection, Query, Row, classify, statements};
 use crate::rows::{self, Place};
 use crate::write::read_head;
 use claviger_domain::{KeyRef, Revision, VersionId};
-use claviger_ports::{BarrierRow, ChangeRow, HISTORY_LIMIT, HeadRow, KeyRow, Loaded, Sealed, StoreError};
+use claviger_ports::{BarrierRow, ChangeRow, DamagedRow, HISTORY_LIMIT, HeadRow, KeyRow, Loaded, Sealed, StoreError};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use futures::task::noop_waker_ref;
@@ -33,18 +33,31 @@ pub(crate) async fn load(conn: &mut Connection, inline_limit: u64, visit: Visit<
     let mut tx = conn.begin().await.map_err(|e| classify(&e))?;
     let head = read_head(&mut tx).await?.ok_or_else(StoreError::not_initialised)?;
     let limit = i64::try_from(inline_limit).unwrap_or(i64::MAX);
-    let version = |row: &Row| rows::loaded_version(row, inline_limit).map(Loaded::Version);
+    let key = |row: &Row| {
+        let read = rows::key_at(row).map(|(row, at)| Loaded::Key(row, at));
+        rows::or_damaged(read, "a key", |why| Some(DamagedRow::Key(rows::key_as_it_stands(row).ok()?, why)))
+    };
+    let version = |row: &Row| {
+        let read = rows::loaded_version(row, inline_limit).map(Loaded::Version);
+        rows::or_damaged(read, "a version", |why| Some(DamagedRow::Version(rows::key_ref(row).ok()?, why)))
+    };
+    let tombstone = |row: &Row| {
+        let read = rows::tombstone_at(row).map(|(row, at)| Loaded::Tombstone(row, at));
+        rows::or_damaged(read, "a tombstone", |_| None)
+    };
+    let grant = |row: &Row| {
+        let read = rows::grant_at(row).map(|(row, at)| Loaded::Grant(row, at));
+        rows::or_damaged(read, "a prefix's grants", |_| None)
+    };
     let versions = |last: Option<&Place>| rows::bind_version_after(sqlx::query(statements::LOAD_VERSIONS).bind(limit), last);
     let keys = |last: Option<&Place>| rows::bind_id_after(sqlx::query(statements::LOAD_KEYS), last);
     let tombstones = |last: Option<&Place>| rows::bind_key_ref_after(sqlx::query(statements::LOAD_TOMBSTONES), last);
     let page = if inline_limit > LIGHT { HEAVY_PAGE } else { PAGE };
-    deliver(&mut tx, PAGE, keys, rows::id_place, |row| rows::key_at(row).map(|(row, at)| Loaded::Key(row, at)), visit).await?;
+    deliver(&mut tx, PAGE, keys, rows::id_place, key, visit).await?;
     deliver(&mut tx, page, versions, rows::version_place, version, visit).await?;
-    let tombstone = |row: &Row| rows::tombstone_at(row).map(|(row, at)| Loaded::Tombstone(row, at));
     deliver(&mut tx, PAGE, tombstones, rows::key_ref_place, tombstone, visit).await?;
     // Few, and the empty prefix has no name before it: read at once.
-    let grants =
-        all(&mut tx, sqlx::query(statements::LOAD_GRANTS), |row| rows::grant_at(row).map(|(row, at)| Loaded::Grant(row, at))).await?;
+    let grants = all(&mut tx, sqlx::query(statements::LOAD_GRANTS), grant).await?;
     in_chunks(grants, visit)?;
     tx.rollback().await.map_err(|e| classify(&e))?;
     Ok(head)

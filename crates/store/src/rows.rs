@@ -6,7 +6,8 @@
 use crate::dialect::{Db, Query, Row, classify};
 use claviger_domain::{Generation, Incarnation, KeyId, KeyRef, Prefix, RequestId, Revision, Timestamp, VersionId};
 use claviger_ports::{
-    BarrierRow, ChangeRow, GrantRow, HeadRow, KeyRow, LoadedVersion, Sealed, StoreError, TombstoneRow, VersionRow, Write,
+    BarrierRow, ChangeRow, DamagedRow, GrantRow, HeadRow, KeyRow, Loaded, LoadedVersion, Sealed, StoreError, TombstoneRow, VersionRow,
+    Write,
 };
 use sqlx::Row as _;
 
@@ -53,7 +54,7 @@ fn revision(row: &Row, index: usize) -> Result<Revision, StoreError> {
     Ok(Revision { epoch: small(row, index, "an epoch")?, number: unsigned(row, index + 1)? })
 }
 
-fn key_ref(row: &Row) -> Result<KeyRef, StoreError> {
+pub(crate) fn key_ref(row: &Row) -> Result<KeyRef, StoreError> {
     Ok(KeyRef { id: key_id(row, 0)?, incarnation: Incarnation(unsigned(row, 1)?) })
 }
 
@@ -72,14 +73,33 @@ pub(crate) fn barrier(row: &Row) -> Result<BarrierRow, StoreError> {
 }
 
 pub(crate) fn key(row: &Row) -> Result<KeyRow, StoreError> {
+    let kind = small(row, 3, "a key's kind")?;
+    Ok(KeyRow { kind, ..key_as_it_stands(row)? })
+}
+
+/// A key's row that may be damaged: a kind that is none is a code that no kind has.
+pub(crate) fn key_as_it_stands(row: &Row) -> Result<KeyRow, StoreError> {
     Ok(KeyRow {
         id: key_id(row, 0)?,
         incarnation: Incarnation(unsigned(row, 1)?),
         generation: Generation(unsigned(row, 2)?),
-        kind: small(row, 3, "a key's kind")?,
+        kind: small(row, 3, "a key's kind").unwrap_or(u8::MAX),
         meta: bytes(row, 4)?,
         mac: bytes(row, 5)?,
     })
+}
+
+/// A row of a load, `read`; where a column holds what was never written, what `damaged` makes of it, if anything.
+pub(crate) fn or_damaged(
+    read: Result<Loaded, StoreError>,
+    kind: &str,
+    damaged: impl FnOnce(String) -> Option<DamagedRow>,
+) -> Result<Loaded, StoreError> {
+    let why = match read {
+        Err(StoreError::Damaged(why)) => why,
+        other => return other,
+    };
+    Ok(Loaded::Damaged(damaged(why.clone()).unwrap_or_else(|| DamagedRow::Other(kind.to_owned(), why))))
 }
 
 pub(crate) fn key_at(row: &Row) -> Result<(KeyRow, Revision), StoreError> {

@@ -4,7 +4,7 @@
 use crate::{SqlStore, SqliteOptions};
 use claviger_domain::{Generation, Incarnation, Prefix, Revision, VersionId};
 use claviger_ports::suite::{self, CountingSealer, Fixture, Open, add_version, create, key_ref, version_row};
-use claviger_ports::{CommitOutcome, GrantRow, Loaded, MemStore, Store, StoreError};
+use claviger_ports::{CommitOutcome, DamagedRow, GrantRow, Loaded, MemStore, Store, StoreError};
 use futures::future::{FutureExt, ready};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor};
 use std::fs;
@@ -148,6 +148,54 @@ async fn a_store_of_the_first_schema_is_brought_up_to_date() {
     let (body, mac) = (Box::from([8]), Box::from([9]));
     let row = GrantRow { prefix, incarnation: Incarnation(0), generation: Generation(3), body, mac };
     assert_eq!(grants, [Loaded::Grant(row, Revision { epoch: 1, number: 7 })]);
+}
+
+#[tokio::test]
+async fn a_row_that_does_not_decode_is_delivered_as_damaged_and_can_be_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let f = new_store(&file(&dir)).await;
+    f.done(&["good", "kind", "epoch", "version", "length"].map(|id| create(id, 1))).await;
+    f.done(&[create("text", 1)]).await;
+    for sql in [
+        "UPDATE keys SET kind = 999 WHERE id = 'kind'",
+        "UPDATE keys SET epoch = -1 WHERE id = 'epoch'",
+        "UPDATE versions SET version_id = 0 WHERE key_id = 'version'",
+        "UPDATE versions SET data_len = data_len + 1 WHERE key_id = 'length'",
+        "UPDATE versions SET key_id = CAST(x'61ff' AS TEXT) WHERE key_id = 'text'",
+    ] {
+        raw(&file(&dir), sql).await;
+    }
+    let mut found = Vec::new();
+    let mut visit = |rows: Vec<Loaded>| {
+        found.extend(rows.into_iter().map(|row| match row {
+            Loaded::Key(row, _) => format!("key {}", row.id),
+            Loaded::Version(version) => format!("version of {}", version.key.id),
+            Loaded::Damaged(DamagedRow::Key(row, _)) => format!("damaged key {}", row.id),
+            Loaded::Damaged(DamagedRow::Version(key, _)) => format!("damaged version of {}", key.id),
+            Loaded::Damaged(DamagedRow::Other(what, _)) => format!("damaged {what}"),
+            Loaded::Grant(..) | Loaded::Tombstone(..) => "other".to_owned(),
+        }));
+        Ok(())
+    };
+    f.store.load(1 << 20, &mut visit).await.unwrap();
+    found.sort_unstable();
+    let wanted = [
+        "damaged a version",
+        "damaged key epoch",
+        "damaged key kind",
+        "damaged version of length",
+        "damaged version of version",
+        "key good",
+        "key length",
+        "key text",
+        "key version",
+        "version of epoch",
+        "version of good",
+        "version of kind",
+    ];
+    assert_eq!(found, wanted);
+    f.done(&["kind", "epoch", "version", "length"].map(|id| suite::delete(id, 1, 1))).await;
+    f.done(&[create("kind", 2)]).await;
 }
 
 async fn revision_read(path: &Path) -> Revision {

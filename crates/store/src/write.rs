@@ -105,7 +105,8 @@ async fn read_standing(conn: &mut Connection, batch: &[Write]) -> Result<Standin
     }
     let mut standing = Standing::default();
     for row in read_named(conn, &statements::KEYS_BY_ID, keys).await? {
-        let key = rows::key(&row)?;
+        // A damaged row can be deleted; what is expected of it was read in the same way.
+        let key = rows::key_as_it_stands(&row)?;
         standing.keys.insert(KeyId::clone(&key.id), key);
     }
     for row in read_named(conn, &statements::GRANTS_BY_PREFIX, prefixes).await? {

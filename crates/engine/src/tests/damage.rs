@@ -1,7 +1,9 @@
 //! The engine over a store that loses rows, fails to commit, or does not say whether it did.
 
 use super::*;
-use claviger_ports::{BarrierRow, ChangeRow, CommitOutcome, HeadRow, HeadSealer, KeyRow, Loaded, MemStore, Sealed, StoreError, Write};
+use claviger_ports::{
+    BarrierRow, ChangeRow, CommitOutcome, DamagedRow, HeadRow, HeadSealer, KeyRow, Loaded, MemStore, Sealed, StoreError, Write,
+};
 
 /// What becomes of a commit.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -13,6 +15,7 @@ pub(super) enum Fate {
 }
 
 type Filter = Box<dyn Fn(&Loaded) -> bool + Send>;
+type Alteration = Box<dyn Fn(Loaded) -> Loaded + Send>;
 
 /// A store in memory with faults.
 #[derive(Default)]
@@ -20,6 +23,8 @@ pub(super) struct Faulty {
     inner: MemStore,
     /// Rows that are gone.
     lost: Mutex<Option<Filter>>,
+    /// How rows are altered that are loaded.
+    altered: Mutex<Option<Alteration>>,
     /// What becomes of the next commit.
     fate: Mutex<Option<Fate>>,
     /// Whether it cannot be read.
@@ -42,6 +47,19 @@ impl Faulty {
     pub(super) fn doom(&self, fate: Fate, is_readable: bool) {
         *self.fate.lock() = Some(fate);
         self.unreadable.store(!is_readable, Ordering::SeqCst);
+    }
+
+    /// From now on rows are loaded as `alter` makes them.
+    fn alter(&self, alter: impl Fn(Loaded) -> Loaded + Send + 'static) {
+        *self.altered.lock() = Some(Box::new(alter));
+    }
+
+    fn loaded(&self, row: Loaded) -> Option<Loaded> {
+        let is_left = !self.is_lost(&row);
+        is_left.then(|| match &*self.altered.lock() {
+            Some(alter) => alter(row),
+            None => row,
+        })
     }
 
     fn is_lost(&self, row: &Loaded) -> bool {
@@ -68,7 +86,7 @@ impl Store for Faulty {
             return Box::pin(async { Err(StoreError::Unavailable("it cannot be read".into())) });
         }
         Box::pin(async move {
-            let mut left = |rows: Vec<Loaded>| visit(rows.into_iter().filter(|row| !self.is_lost(row)).collect());
+            let mut left = |rows: Vec<Loaded>| visit(rows.into_iter().filter_map(|row| self.loaded(row)).collect());
             self.inner.load(inline_limit, &mut left).await
         })
     }
@@ -146,7 +164,7 @@ fn is_of(row: &Loaded, id: &str) -> bool {
     match row {
         Loaded::Key(row, _) => row.id.as_str() == id,
         Loaded::Version(version) => version.key.id.as_str() == id,
-        Loaded::Grant(..) | Loaded::Tombstone(..) => false,
+        Loaded::Grant(..) | Loaded::Tombstone(..) | Loaded::Damaged(_) => false,
     }
 }
 
@@ -339,4 +357,88 @@ async fn a_check_looks_at_one_state_of_the_store() {
     let report = check(&*site.store, &ring).await.unwrap();
     assert_eq!(report.bad_versions, [(format!("b version {lost}"), "its data is missing".to_owned())]);
     assert_eq!((report.versions, report.start.digest_matches), (2, false));
+}
+
+/// A site with a good key and keys and grants that are damaged in every way that leaves the others served.
+async fn damaged_site() -> Site {
+    let site = Site::new().await;
+    let alice = user("alice");
+    for id in ["good", "meta", "mac", "kind", "torn/1", "torn/2", "unreadable"] {
+        site.create(&alice, id, "x", &[("user:bob", read_only().capabilities())]).await.unwrap();
+    }
+    site.grant("meta/", &[("user:bob", read_only().capabilities())], false).await.unwrap();
+    site.grant("mac/", &[("user:bob", read_only().capabilities())], false).await.unwrap();
+    site.store.lose(|row| matches!(row, Loaded::Version(v) if v.key.id.as_str().starts_with("torn/")));
+    site.store.alter(|row| match row {
+        Loaded::Key(mut row, at) => {
+            match row.id.as_str() {
+                "meta" => row.meta[5] ^= 1,
+                "mac" => row.mac[9] ^= 1,
+                "kind" => return Loaded::Damaged(DamagedRow::Key(KeyRow { kind: 255, ..row }, "no such kind".into())),
+                _ => {}
+            }
+            Loaded::Key(row, at)
+        }
+        Loaded::Grant(mut row, at) => {
+            match row.prefix.as_str() {
+                "meta/" => row.body[5] ^= 1,
+                "mac/" => row.mac[9] ^= 1,
+                _ => {}
+            }
+            Loaded::Grant(row, at)
+        }
+        Loaded::Version(v) if v.key.id.as_str() == "unreadable" => Loaded::Damaged(DamagedRow::Version(v.key, "no such version".into())),
+        other => other,
+    });
+    site
+}
+
+const DAMAGED: [&str; 6] = ["meta", "mac", "kind", "torn/1", "torn/2", "unreadable"];
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_takes_out_its_own_key_only() {
+    let site = damaged_site().await;
+    let started = site.restart().await.unwrap();
+    let mut ids: Vec<_> = started.report.damaged.iter().map(|(id, _)| id.as_str()).collect();
+    ids.sort_unstable();
+    let mut wanted = DAMAGED;
+    wanted.sort_unstable();
+    assert_eq!((ids, started.report.damaged_others.len(), started.report.tampered), (wanted.to_vec(), 2, false));
+    let alice = user("alice");
+    assert!(started.engine.read(&alice, "test", "good", Select::Active).await.is_ok());
+    for id in DAMAGED {
+        let refused = started.engine.read(&alice, "test", id, Select::Active).await.err();
+        assert!(matches!(refused, Some(Error::Damaged { .. })), "{id}: {refused:?}");
+    }
+    let ring = ring(&*site.store, &site.root).await;
+    let report = check(&*site.store, &ring).await.unwrap();
+    assert_eq!((report.start.damaged.len(), report.bad_versions.len()), (3, 4), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_key_is_deleted_by_who_administers_everything_and_the_sums_are_right_again() {
+    let site = damaged_site().await;
+    let engine = site.restart().await.unwrap().engine;
+    let (alice, root) = (user("alice"), user("root"));
+    for id in DAMAGED {
+        let refused = engine.delete(&alice, "test", id, Precondition::Any).await.unwrap_err();
+        assert!(matches!(refused, Error::Damaged { .. }), "{id}: {refused}");
+        engine.delete(&root, "test", id, Precondition::Any).await.unwrap();
+        let report = site.restart().await.unwrap().report;
+        assert!(!report.tampered, "after {id}: {report:?}");
+    }
+    let system = Caller::system("test", RequestId(9));
+    let bob = || (acl(&[("user:bob", read_only().capabilities())]), false);
+    let (meta, mac) = (Prefix::parse("meta/").unwrap(), Prefix::parse("mac/").unwrap());
+    engine.change_prefix(&system, "test", &mac, None, Precondition::Any).await.unwrap();
+    engine.change_prefix(&system, "test", &meta, Some(bob()), Precondition::Any).await.unwrap();
+    *site.store.altered.lock() = None;
+    let restarted = site.restart().await.unwrap();
+    assert!(restarted.report.digest_matches && restarted.report.damaged.is_empty(), "{:?}", restarted.report);
+    assert!(restarted.report.damaged_others.is_empty());
+    assert!(matches!(restarted.engine.read(&user("bob"), "test", "torn/1", Select::Active).await, Err(Error::Deleted { .. })));
+    for id in DAMAGED {
+        restarted.engine.create(&alice, "test", new_key(id, "new", &[])).await.unwrap();
+    }
+    assert_eq!(site.log.lines.lock().iter().filter(|l| l.starts_with("root delete ") && l.ends_with(" ok")).count(), DAMAGED.len());
 }
