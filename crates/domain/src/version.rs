@@ -152,6 +152,25 @@ impl Versions {
         self.0.len()
     }
 
+    /// How many are not destroyed.
+    #[must_use]
+    pub fn living(&self) -> usize {
+        self.0.iter().filter(|v| v.state != VersionState::Destroyed).count()
+    }
+
+    /// These versions without the oldest destroyed ones, so that at most `kept` of those are left: of what is destroyed nothing
+    /// but the record is there, and a key that rotates for ever must not grow for ever.
+    #[must_use]
+    pub fn forget_destroyed(&self, kept: usize) -> Self {
+        let mut surplus = (self.len() - self.living()).saturating_sub(kept);
+        let stays = |v: &&Version| {
+            let goes = v.state == VersionState::Destroyed && surplus > 0;
+            surplus -= usize::from(goes);
+            !goes
+        };
+        Self(self.0.iter().filter(stays).copied().collect())
+    }
+
     /// These versions and one more, which is active.
     ///
     /// # Errors

@@ -18,6 +18,9 @@ use std::sync::Arc;
 /// Lost races that are retried inside before the caller is told.
 const TRIES: usize = 64;
 
+/// Destroyed versions whose records a key keeps.
+const DESTROYED: usize = 64;
+
 /// Which versions a reader wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Select {
@@ -384,12 +387,13 @@ impl Engine {
     ) -> Result<Added, Error> {
         self.edit::<cap::Write>(caller, surface, Action::AddVersion, id, precondition, |entry| {
             self.check_size(&new.data)?;
-            if entry.meta.versions.len() >= self.settings.max_versions {
-                let rule = format!("a key has at most {} versions; make a new key, or raise `max_versions`", self.settings.max_versions);
+            if entry.meta.versions.living() >= self.settings.max_versions {
+                let most = self.settings.max_versions;
+                let rule = format!("a key has at most {most} versions that are not destroyed; destroy old ones, or raise `max_versions`");
                 return Err(Error::invalid("versions", rule));
             }
             let version = new_version_id();
-            let added = entry.meta.versions.add(version, self.now(), new.expires)?;
+            let added = entry.meta.versions.forget_destroyed(DESTROYED).add(version, self.now(), new.expires)?;
             let versions = if promote { added.apply(version, Transition::Promote)? } else { added };
             let row = self.ring().seal_version(&entry.meta.key_ref(), entry.meta.kind, version, &new.data)?;
             let meta = KeyMeta { versions, ..entry.meta.clone() };

@@ -775,6 +775,27 @@ async fn an_answer_has_no_more_bytes_than_the_limit_and_what_does_not_fit_can_be
 }
 
 #[tokio::test]
+async fn a_key_that_rotates_for_ever_neither_ends_nor_grows() {
+    let site = Site::with(Settings { max_versions: 2, ..Settings::default() }).await;
+    let alice = user("alice");
+    let mut old = site.create(&alice, "db", "0", &[]).await.unwrap().version.unwrap();
+    for round in 1..100 {
+        let new = site.add(&alice, "db", &round.to_string()).await;
+        let full = site.engine.add_version(&alice, "test", "db", &version("x"), false, Precondition::Any).await;
+        assert!(matches!(full, Err(Error::Invalid { field: "versions", .. })));
+        for (id, step) in [(new, Transition::Promote), (old, Transition::Deactivate), (old, Transition::Destroy)] {
+            site.engine.transition(&alice, "test", "db", id, step, Precondition::Any).await.unwrap();
+        }
+        old = new;
+    }
+    assert_eq!(site.read(&alice, "db").await.unwrap(), ["99"]);
+    let restarted = site.restart().await.unwrap();
+    assert!(restarted.report.digest_matches);
+    let versions = restarted.engine.inspect(&alice, "test", "db").await.unwrap().entry.meta.versions.clone();
+    assert_eq!((versions.living(), versions.len()), (1, 66));
+}
+
+#[tokio::test]
 async fn large_data_is_read_from_the_store() {
     let site = Site::with(Settings { inline_limit: 8, ..Settings::default() }).await;
     let alice = user("alice");
