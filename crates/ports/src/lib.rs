@@ -8,7 +8,7 @@ mod store;
 pub mod suite;
 
 pub use audit::{AuditError, AuditSink, LogCheckpoint};
-pub use mem::{HISTORY_LIMIT, MemStore};
+pub use mem::{CHANGES_KEPT, HISTORY_LIMIT, MemStore};
 pub use rows::{
     BarrierRow, ChangeRow, DamagedRow, DigestDelta, GrantRow, HeadRow, KeyRow, Loaded, LoadedVersion, Sealed, TombstoneRow, VersionRow,
 };

@@ -14,6 +14,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// How many earlier rows of an incarnation [`Store::history`] answers at most; older ones are given up.
 pub const HISTORY_LIMIT: u32 = 64;
 
+/// How many of the newest changes a store keeps at least; it gives older ones up by and by. A start asks about no more: it
+/// looks for their records among as many at the log's end.
+pub const CHANGES_KEPT: u64 = 1 << 20;
+
 /// Rows per chunk of a load: small, so that tests meet several chunks.
 const CHUNK: usize = 100;
 const TAG: usize = 16;
@@ -222,6 +226,9 @@ impl Tables {
             | (Target::Prefix(_), Effect::PutKey { .. } | Effect::DeleteKey(_)) => {}
         }
         self.changes.insert(at, write.change_row(at));
+        if self.changes.len() as u64 > CHANGES_KEPT {
+            self.changes.pop_first();
+        }
     }
 
     fn replace_key(&mut self, id: &KeyId, row: &KeyRow, at: Revision) {

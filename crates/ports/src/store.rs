@@ -161,7 +161,7 @@ pub trait Store: Send + Sync {
     /// Earlier rows of an incarnation with the revision that replaced each, newest first.
     fn history<'a>(&'a self, key: &'a KeyRef, limit: u32) -> BoxFuture<'a, Result<Vec<(KeyRow, Revision)>, StoreError>>;
 
-    /// Changes after a revision in order, at most `limit`.
+    /// Changes after a revision in order, at most `limit`; the newest [`crate::CHANGES_KEPT`] are there.
     fn changes(&self, after: Revision, limit: u32) -> BoxFuture<'_, Result<Vec<ChangeRow>, StoreError>>;
 
     /// All barrier rows.

@@ -75,7 +75,13 @@ static COMMITS: AtomicU64 = AtomicU64::new(1);
 /// The first head of a test's store.
 #[must_use]
 pub fn first_head() -> HeadRow {
-    sealed_head(Revision { epoch: 1, number: 0 }, [0; 32])
+    head_at(0)
+}
+
+/// A head as if so many writes had gained nothing.
+#[must_use]
+pub fn head_at(number: u64) -> HeadRow {
+    sealed_head(at(number), [0; 32])
 }
 
 fn sealed_head(revision: Revision, sum: [u8; 32]) -> HeadRow {

@@ -91,6 +91,9 @@ pub(crate) mod statements {
     pub(crate) static ADD_CHANGES: Bulk =
         Bulk::new("INSERT INTO changes (epoch, revision, target, what, actor, request_id, made) VALUES ", "(?,?,?,?,?,?,?)", "");
 
+    pub(crate) const OLDEST_CHANGE: &str = "SELECT epoch, revision FROM changes ORDER BY epoch, revision LIMIT 1";
+    pub(crate) const PRUNE_CHANGES: &str = "DELETE FROM changes WHERE epoch = ? AND revision <= ?";
+
     pub(crate) const DROP_KEY: &str = "DELETE FROM \"keys\" WHERE id = ?";
     pub(crate) const DROP_GRANT: &str = "DELETE FROM \"grants\" WHERE prefix = ?";
     pub(crate) const PURGE_VERSIONS: &str = "DELETE FROM versions WHERE key_id = ? AND incarnation = ?";

@@ -50,7 +50,7 @@ fn version_id(row: &Row, index: usize) -> Result<VersionId, StoreError> {
 }
 
 /// Two columns, epoch and number, from `index`.
-fn revision(row: &Row, index: usize) -> Result<Revision, StoreError> {
+pub(crate) fn revision(row: &Row, index: usize) -> Result<Revision, StoreError> {
     Ok(Revision { epoch: small(row, index, "an epoch")?, number: unsigned(row, index + 1)? })
 }
 

@@ -4,7 +4,7 @@
 use crate::{SqlStore, SqliteOptions};
 use claviger_domain::{Generation, Incarnation, Prefix, Revision, VersionId};
 use claviger_ports::suite::{self, CountingSealer, Fixture, Open, add_version, create, key_ref, version_row};
-use claviger_ports::{CommitOutcome, DamagedRow, GrantRow, Loaded, MemStore, Store, StoreError};
+use claviger_ports::{CHANGES_KEPT, CommitOutcome, DamagedRow, GrantRow, Loaded, MemStore, Store, StoreError};
 use futures::future::{FutureExt, ready};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor};
 use std::fs;
@@ -196,6 +196,32 @@ async fn a_row_that_does_not_decode_is_delivered_as_damaged_and_can_be_deleted()
     assert_eq!(found, wanted);
     f.done(&["kind", "epoch", "version", "length"].map(|id| suite::delete(id, 1, 1))).await;
     f.done(&[create("kind", 2)]).await;
+}
+
+#[tokio::test]
+async fn old_changes_are_given_up_in_small_steps_and_the_newest_stay() {
+    const OLD: u64 = 3000;
+    let dir = tempfile::tempdir().unwrap();
+    let f = open(&file(&dir)).await;
+    f.store.initialise(&suite::head_at(CHANGES_KEPT + OLD), &[]).await.unwrap();
+    let made = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) \
+         INSERT INTO changes SELECT 1, i, 'a', 'put', 'b', zeroblob(16), 0 FROM n",
+        OLD + 5000
+    );
+    raw(&file(&dir), &made).await;
+    let oldest = async || f.store.changes(Revision::default(), 1).await.unwrap()[0].revision.number;
+    let mut seen = vec![oldest().await];
+    for round in 0..30 {
+        f.done(&(0..50).map(|i| create(&format!("k{round}/{i}"), 1)).collect::<Vec<_>>()).await;
+        let now = oldest().await;
+        if seen.last() != Some(&now) {
+            seen.push(now);
+        }
+    }
+    assert!(seen.windows(2).all(|pair| pair[1] - pair[0] <= 1024), "{seen:?}");
+    let kept = f.head().await.revision.number - seen.last().unwrap();
+    assert!((CHANGES_KEPT..CHANGES_KEPT + 256).contains(&kept), "{kept} {seen:?}");
 }
 
 async fn revision_read(path: &Path) -> Revision {

@@ -3,8 +3,8 @@
 use crate::dialect::{BEGIN_WRITE, Bulk, Connection, Query, classify, classify_commit, statements};
 use crate::plan::{Plan, Standing};
 use crate::rows;
-use claviger_domain::{KeyId, Prefix};
-use claviger_ports::{BarrierRow, CommitOutcome, HeadRow, HeadSealer, StoreError, Target, VersionRow, Write};
+use claviger_domain::{KeyId, Prefix, Revision};
+use claviger_ports::{BarrierRow, CHANGES_KEPT, CommitOutcome, HeadRow, HeadSealer, StoreError, Target, VersionRow, Write};
 use sqlx::Connection as _;
 use std::collections::HashSet;
 
@@ -13,6 +13,12 @@ const MOST_BYTES: usize = 1 << 20;
 
 /// A row's size beside its data, roughly.
 const ROW_BYTES: usize = 1 << 10;
+
+/// Old changes are deleted when the revision passes a multiple of this: rarely, so that it costs little.
+const PRUNE_EVERY: u64 = 256;
+
+/// The most that are deleted then: more than come, so that a backlog goes, and few enough to delay nobody.
+const PRUNED: u64 = 1024;
 
 /// Commits a batch; see the guarantees of [`claviger_ports::Store::commit`].
 pub(crate) async fn commit(conn: &mut Connection, batch: &[Write], sealer: &dyn HeadSealer) -> Result<Vec<CommitOutcome>, StoreError> {
@@ -91,8 +97,20 @@ async fn write_batch<'a>(conn: &mut Connection, batch: &'a [Write], sealer: &dyn
     head.check_next(&next, plan.gained.len())?;
     remove(conn, &plan).await?;
     insert(conn, &plan).await?;
+    if head.revision.number / PRUNE_EVERY != next.revision.number / PRUNE_EVERY {
+        prune_changes(conn, next.revision).await?;
+    }
     run(conn, rows::bind_head(sqlx::query(statements::UPDATE_HEAD), &next)).await?;
     Ok(Some(plan))
+}
+
+/// Deletes some of the changes that no start asks about any more.
+async fn prune_changes(conn: &mut Connection, last: Revision) -> Result<(), StoreError> {
+    let row = sqlx::query(statements::OLDEST_CHANGE).fetch_optional(&mut *conn).await.map_err(|e| classify(&e))?;
+    let Some(oldest) = row.map(|row| rows::revision(&row, 0)).transpose()? else { return Ok(()) };
+    let unwanted = last.number.saturating_sub(CHANGES_KEPT);
+    let number = unwanted.min(oldest.number.saturating_add(PRUNED - 1));
+    run(conn, rows::bind_revision(sqlx::query(statements::PRUNE_CHANGES), Revision { number, ..oldest })).await
 }
 
 async fn read_standing(conn: &mut Connection, batch: &[Write]) -> Result<Standing, StoreError> {

@@ -218,7 +218,13 @@ const FIELDS: &[Field] = &[
     ("knox", "log_service", "\"knox\"", "omitted", "The `service` member of those lines."),
     ("native", "enabled", "true", "true", "Serves Claviger's own API under `/api/v1`."),
     ("keys", "max_value", "1048576", "1 MiB", "Bytes that one version may have, up to 10 MiB."),
-    ("keys", "max_versions", "1000", "1000", "Versions that one key may have, destroyed ones not counted; of these the records of the last 64 are kept."),
+    (
+        "keys",
+        "max_versions",
+        "1000",
+        "1000",
+        "Versions that one key may have, destroyed ones not counted; of these the records of the last 64 are kept.",
+    ),
     (
         "keys",
         "max_answer",
