@@ -108,6 +108,34 @@ fn check_finds_a_sound_store_sound_while_it_is_served() {
 }
 
 #[test]
+fn check_finds_nothing_beside_writers_who_make_and_delete_keys() {
+    let server = server();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            let (server, done) = (&server, &done);
+            scope.spawn(move || {
+                let (mut client, admin) = (server.client().unwrap(), server.admin());
+                let mut turn = 0;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let id = format!("w{writer}_{}", turn % 7);
+                    let made = client.knox("POST", "/v0/keys/", &admin, &[("id", &id), ("data", "aGk="), ("acl", "[]")]).unwrap();
+                    assert_eq!(made.status, 200, "{}", made.text());
+                    let gone = client.knox("DELETE", &format!("/v0/keys/{id}/"), &admin, &[]).unwrap();
+                    assert_eq!(gone.status, 200, "{}", gone.text());
+                    turn += 1;
+                }
+            });
+        }
+        let checks: Vec<_> = (0..5).map(|_| Command::new(program()).args(["check", "--dir"]).arg(server.dir()).output().unwrap()).collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        for checked in checks {
+            assert!(checked.status.success(), "{} {}", text(&checked.stdout), text(&checked.stderr));
+        }
+    });
+}
+
+#[test]
 fn the_access_callback_is_asked_when_the_acl_says_no_and_sees_no_data() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.sock");

@@ -40,6 +40,10 @@ const TABLE: &[(&str, &str, Shows)] = &[
     ("empty meta", "UPDATE keys SET meta = x'' WHERE id = 'alpha'", InKeys(&["alpha"])),
     ("another generation", "UPDATE keys SET generation = generation + 1 WHERE id = 'alpha'", InKeys(&["alpha"])),
     ("another incarnation", "UPDATE keys SET incarnation = incarnation + 1 WHERE id = 'alpha'", InKeys(&["alpha"])),
+    ("a kind that is none", "UPDATE keys SET kind = 999 WHERE id = 'alpha'", InKeys(&["alpha"])),
+    ("an epoch that is none", "UPDATE keys SET epoch = -1 WHERE id = 'alpha'", InKeys(&["alpha"])),
+    ("a version's length", "UPDATE versions SET data_len = data_len + 1 WHERE key_id = 'beta'", InKeys(&["beta"])),
+    ("a version that is none", "UPDATE versions SET version_id = 0 WHERE key_id = 'beta'", InKeys(&["beta"])),
     ("another kind", "UPDATE keys SET kind = kind + 1 WHERE id = 'alpha'", InKeys(&["alpha"])),
     (
         "a rollback beside a row whose mac is damaged",
@@ -132,8 +136,12 @@ const TABLE: &[(&str, &str, Shows)] = &[
     ("tombstone of another store", "INSERT INTO tombstones SELECT * FROM other.tombstones", ROWS),
     ("removed grant", "DELETE FROM \"grants\"", ROWS),
     ("edited grant", "UPDATE \"grants\" SET body = CAST(substr(body, 1, length(body) - 1) || x'7f' AS BLOB)", InLog("do not count")),
-    ("grant under another prefix", "INSERT INTO \"grants\" SELECT 'alpha:', generation, epoch, revision, mac, body FROM \"grants\"", ROWS),
-    ("grant of another store", "INSERT OR REPLACE INTO \"grants\" SELECT * FROM other.\"grants\"", InLog("do not count")),
+    (
+        "grant under another prefix",
+        "INSERT INTO \"grants\" SELECT 'alpha:', generation, epoch, revision, mac, body, incarnation FROM \"grants\"",
+        ROWS,
+    ),
+    ("grant of another store", "INSERT OR REPLACE INTO \"grants\" SELECT * FROM other.\"grants\"", ROWS),
     (
         "head of an older copy",
         "UPDATE head SET (epoch, revision, commit_id, sealed) = (SELECT epoch, revision, commit_id, sealed FROM old.head)",
