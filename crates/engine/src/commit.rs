@@ -380,6 +380,11 @@ impl Engine {
 
     /// Hands a write to the committer and waits until it is durable and visible.
     pub(crate) async fn submit(&self, write: Write, apply: Apply) -> Result<Revision, Error> {
+        self.enqueue(write, apply).await?.await
+    }
+
+    /// Hands a write to the committer; what comes of it is the second result.
+    pub(crate) async fn enqueue(&self, write: Write, apply: Apply) -> Result<impl Future<Output = Result<Revision, Error>> + use<>, Error> {
         if self.audit.is_short_of_space() {
             let why = "the audit log has only its reserve left, which is kept for reads; nothing was changed: free some space first";
             return Err(Error::Full(why.to_owned()));
@@ -387,8 +392,7 @@ impl Engine {
         let (done, answer) = oneshot::channel();
         let stopped = || Error::Unavailable("the server is shutting down; nothing was changed".to_owned());
         self.queue.send(Pending { write, apply, done }).await.map_err(|_| stopped())?;
-        answer
-            .await
-            .map_err(|_| Error::Unavailable("the server stopped before the change was confirmed; read before you repeat it".to_owned()))?
+        let unconfirmed = "the server stopped before the change was confirmed; read before you repeat it";
+        Ok(async move { answer.await.map_err(|_| Error::Unavailable(unconfirmed.to_owned()))? })
     }
 }

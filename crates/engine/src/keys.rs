@@ -2,6 +2,7 @@
 
 use crate::commit::Apply;
 use crate::memory::{Entry, SealedVersion, Tables};
+use crate::overlay::Ahead;
 use crate::start::Engine;
 use crate::{Conflict, Error, Note, Refusal, Surface};
 use claviger_crypto::{Tombstone, add, negate, random};
@@ -482,6 +483,7 @@ impl Engine {
 
     async fn delete_unrecorded(&self, caller: &Caller, id: &str, precondition: Precondition) -> Result<(Revision, Acl, AllowedBy), Error> {
         let _turn = self.turn(id).await;
+        self.overlay.settle(id).await;
         for _ in 0..TRIES {
             let (entry, permit) = self.permit::<cap::Admin>(caller, id).await?;
             let meta = &entry.meta;
@@ -554,27 +556,66 @@ impl Engine {
         precondition: Precondition,
         work: impl Fn(&Entry) -> Result<Option<Edit>, Error>,
     ) -> Result<(Added, Arc<Entry>, AllowedBy), Error> {
-        let _turn = self.turn(id).await;
         for _ in 0..TRIES {
-            let (before, permit) = self.permit::<C>(caller, id).await?;
-            let allowed_by = permit.allowed_by().cloned();
-            if !precondition.holds(before.meta.incarnation, before.meta.generation) {
-                return Err(Error::Conflict(Conflict::Changed));
-            }
-            let Some(edit) = work(&before)? else {
-                let added = Added { meta: before.meta.clone(), revision: before.revision, version: None };
-                return Ok((added, before, allowed_by));
+            let turn = self.turn(id).await;
+            let mut ahead = self.overlay.ahead(id);
+            let built = ahead.as_ref().and_then(|ahead| self.build_on::<C>(ahead, caller, id, precondition, &work));
+            let (before, edit, key, allowed_by) = match built {
+                Some((before, edit, key)) => (before, edit, key, None),
+                None => {
+                    // Nobody is refused, or told that nothing changed, by what does not stand yet.
+                    if let Some(ahead) = ahead.take() {
+                        ahead.settled().await;
+                    }
+                    let (before, permit) = self.permit::<C>(caller, id).await?;
+                    if !precondition.holds(before.meta.incarnation, before.meta.generation) {
+                        return Err(Error::Conflict(Conflict::Changed));
+                    }
+                    let Some(edit) = work(&before)? else {
+                        let added = Added { meta: before.meta.clone(), revision: before.revision, version: None };
+                        return Ok((added, before, permit.allowed_by().cloned()));
+                    };
+                    (before, edit, permit.key().clone(), permit.allowed_by().cloned())
+                }
             };
             let version = edit.version;
-            let (write, entry) = self.prepare(caller, action, &before, edit, permit.key()).await?;
+            let (write, entry) = self.prepare(caller, action, &before, edit, &key).await?;
             let meta = entry.meta.clone();
-            match self.submit(write, Apply::Put(Box::new(entry))).await {
-                Ok(revision) => return Ok((Added { meta, revision, version }, before, allowed_by)),
+            let on_its_way = self.overlay.begin(entry.copy(), ahead.as_ref());
+            let answer = self.enqueue(write, Apply::Put(Box::new(entry))).await?;
+            drop(turn);
+            match answer.await {
+                Ok(revision) => {
+                    on_its_way.arrived();
+                    return Ok((Added { meta, revision, version }, before, allowed_by));
+                }
                 Err(Error::Conflict(_)) if precondition == Precondition::Any => {}
                 Err(error) => return Err(error),
             }
         }
         Err(Error::Conflict(Conflict::Changed))
+    }
+
+    /// A change worked out on what is on its way to the key; none where that does not allow it, or comes to no change.
+    fn build_on<C: cap::Kind>(
+        &self,
+        ahead: &Ahead,
+        caller: &Caller,
+        id: &str,
+        precondition: Precondition,
+        work: impl Fn(&Entry) -> Result<Option<Edit>, Error>,
+    ) -> Option<(Arc<Entry>, Edit, KeyRef)> {
+        let meta = &ahead.entry.meta;
+        // What stands must allow it, too: a right that is only on its way is no right yet.
+        let permit = self.memory.read(|t| {
+            permitted::<C>(t, caller, id).ok()?;
+            authorize::<C>(caller, meta, t.covering(&meta.id), None).ok()
+        })?;
+        if !precondition.holds(meta.incarnation, meta.generation) {
+            return None;
+        }
+        let edit = work(&ahead.entry).ok()??;
+        Some((ahead.entry.clone(), edit, permit.key().clone()))
     }
 
     /// Seals an edit into a write, and the entry that memory will show.

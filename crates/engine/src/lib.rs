@@ -8,6 +8,7 @@ mod error;
 mod feed;
 mod keys;
 mod memory;
+mod overlay;
 mod policy;
 mod prefixes;
 mod query;

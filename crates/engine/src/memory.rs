@@ -117,6 +117,12 @@ impl Entry {
         self.sealed.iter().find(|s| s.version == version).map(|s| &**s)
     }
 
+    /// The same entry once more; sealed data is shared.
+    pub(crate) fn copy(&self) -> Self {
+        let Self { meta, revision, born, digest, sealed } = self;
+        Self { meta: meta.clone(), revision: *revision, born: *born, digest: *digest, sealed: sealed.clone() }
+    }
+
     /// Drops what is not served from memory: inactive and large data.
     pub(crate) fn slim(&mut self, inline_limit: usize) {
         for sealed in &mut self.sealed {

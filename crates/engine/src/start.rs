@@ -61,6 +61,7 @@ pub struct Engine {
     pub(crate) feed: Arc<Feed>,
     pub(crate) queue: mpsc::Sender<crate::commit::Pending>,
     pub(crate) counts: Arc<crate::commit::Counts>,
+    pub(crate) overlay: crate::overlay::Overlay,
     /// Writers of one key take turns, so that they do not make each other start again.
     pub(crate) turns: Box<[tokio::sync::Mutex<()>]>,
     /// Rotations of the barrier take turns.
@@ -548,6 +549,7 @@ impl Engine {
             counts,
             turns,
             rotation: Arc::default(),
+            overlay: Default::default(),
             salvage: tokio::sync::Mutex::default(),
         });
         Ok(Started { engine, report, committer })

@@ -31,6 +31,8 @@ pub(super) struct Faulty {
     unreadable: AtomicBool,
     /// Whether versions that are asked for one by one are gone: as if they were destroyed since the load.
     changed_since: AtomicBool,
+    /// Whether commits take their time.
+    slow: AtomicBool,
     /// How often it was loaded.
     loads: std::sync::atomic::AtomicUsize,
     /// How many versions' data were read one by one.
@@ -93,6 +95,16 @@ impl Store for Faulty {
 
     fn commit<'a>(&'a self, batch: &'a [Write], sealer: &'a dyn HeadSealer) -> BoxFuture<'a, Result<Vec<CommitOutcome>, StoreError>> {
         let unknown = || Err(StoreError::Unknown("the answer is lost".into()));
+        if self.slow.load(Ordering::SeqCst) {
+            return Box::pin(async move {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                if self.fate.lock().take().is_some() {
+                    Err(StoreError::Full("no space".into()))
+                } else {
+                    self.inner.commit(batch, sealer).await
+                }
+            });
+        }
         match self.fate.lock().take() {
             None => self.inner.commit(batch, sealer),
             Some(Fate::Falls) => Box::pin(async move { unknown() }),
@@ -441,4 +453,66 @@ async fn a_damaged_key_is_deleted_by_who_administers_everything_and_the_sums_are
         restarted.engine.create(&alice, "test", new_key(id, "new", &[])).await.unwrap();
     }
     assert_eq!(site.log.lines.lock().iter().filter(|l| l.starts_with("root delete ") && l.ends_with(" ok")).count(), DAMAGED.len());
+}
+
+/// Twenty writers add a version to one key at once; gives how each ended.
+async fn twenty_writers(site: &Site, precondition: Precondition) -> Vec<Result<Added, Error>> {
+    let (alice, data) = (user("alice"), version("y"));
+    let add = |_| site.engine.add_version(&alice, "test", "db", &data, false, precondition);
+    futures::future::join_all((0..20).map(add)).await
+}
+
+#[tokio::test]
+async fn writers_of_one_key_share_commits() {
+    let site = Site::new().await;
+    site.create(&user("alice"), "db", "x", &[]).await.unwrap();
+    site.store.slow.store(true, Ordering::SeqCst);
+    let before = site.engine.commit_counts();
+    let mut revisions: Vec<_> = twenty_writers(&site, Precondition::Any).await.into_iter().map(|a| a.unwrap().revision).collect();
+    revisions.sort_unstable();
+    revisions.dedup();
+    let after = site.engine.commit_counts();
+    assert_eq!((revisions.len(), after.writes - before.writes), (20, 20));
+    assert!(after.commits - before.commits <= 4, "{} commits", after.commits - before.commits);
+    assert_eq!(site.read(&user("alice"), "db").await.unwrap().len(), 21);
+    assert!(site.engine.overlay.ahead("db").is_none());
+    assert!(site.restart().await.unwrap().report.digest_matches);
+}
+
+#[tokio::test]
+async fn what_is_built_on_a_change_that_fails_starts_again() {
+    let site = Site::new().await;
+    site.create(&user("alice"), "db", "x", &[]).await.unwrap();
+    site.store.slow.store(true, Ordering::SeqCst);
+    site.store.doom(Fate::Falls, true);
+    let answers = twenty_writers(&site, Precondition::Any).await;
+    let failed = answers.iter().filter(|a| matches!(a, Err(Error::Full(_)))).count();
+    let done = answers.iter().filter(|a| a.is_ok()).count();
+    assert!(failed >= 1 && failed + done == 20, "{failed} failed, {done} done");
+    assert_eq!(site.read(&user("alice"), "db").await.unwrap().len(), 1 + done);
+    assert!(site.restart().await.unwrap().report.digest_matches);
+}
+
+#[tokio::test]
+async fn a_change_on_its_way_refuses_and_allows_nothing() {
+    let site = Site::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let meta = site.create(&alice, "db", "x", &[]).await.unwrap().meta;
+    site.store.slow.store(true, Ordering::SeqCst);
+    // Only one of twenty with the same ETag; who comes second hears it when the first one's change stands.
+    let answers = twenty_writers(&site, Precondition::Is(meta.incarnation, meta.generation)).await;
+    assert_eq!(answers.iter().filter(|a| a.is_ok()).count(), 1);
+    // A grant that is on its way, and then is not kept.
+    site.store.doom(Fate::Falls, true);
+    let data = version("z");
+    let add = site.engine.add_version(&bob, "test", "db", &data, false, Precondition::Any);
+    let (granted, added) = tokio::join!(site.set(&alice, "db", "user:bob", Preset::Admin.capabilities()), add);
+    assert!(granted.is_err());
+    assert_eq!(added.unwrap_err(), Error::Denied(Refusal::Unseen));
+    // A revocation that is on its way, and then is not kept.
+    site.set(&alice, "db", "user:bob", Preset::Admin.capabilities()).await.unwrap();
+    site.store.doom(Fate::Falls, true);
+    let add = site.engine.add_version(&bob, "test", "db", &data, false, Precondition::Any);
+    let (revoked, added) = tokio::join!(site.set(&alice, "db", "user:bob", Capabilities::NONE), add);
+    assert!(revoked.is_err() && added.is_ok(), "{added:?}");
 }
