@@ -85,7 +85,9 @@ pub(crate) fn head() -> Head {
 pub(crate) fn permit(id: &str, incarnation: u64) -> Permit<cap::Read> {
     let identity = Identity::User { name: "alice".into(), groups: Arc::from([]) };
     let caller = Caller::new(Arc::from([Proven { identity, method: "token" }]), RequestId(1), None).unwrap();
-    authorize(&caller, &key_meta(id, incarnation), [], None).unwrap()
+    // Alice administers too, and would read nothing where duties are separate.
+    let meta = KeyMeta { separate_duties: false, ..key_meta(id, incarnation) };
+    authorize(&caller, &meta, [], None).unwrap()
 }
 
 fn ring() -> KeyRing {

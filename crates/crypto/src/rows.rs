@@ -52,6 +52,13 @@ impl KeyRing {
         Ok(meta)
     }
 
+    /// The grants that a key's row claims to have, although it does not authenticate: whoever can write to the database can
+    /// put anything there. Good for nothing but deciding who is told that the key is damaged.
+    #[must_use]
+    pub fn claimed_acl(row: &KeyRow) -> Option<Acl> {
+        KeyMeta::decode(&row.meta).ok().map(|meta| meta.acl)
+    }
+
     /// A prefix grant's row.
     #[must_use]
     pub fn seal_grant(&self, grant: &PrefixGrant) -> GrantRow {

@@ -4,7 +4,7 @@ use crate::{Error, Refusal};
 use ahash::AHashMap;
 use claviger_crypto::Tombstone;
 use claviger_domain::{
-    Caller, Capabilities, Capability, Generation, Incarnation, KeyId, KeyMeta, Prefix, PrefixGrant, Revision, VersionId, VersionState,
+    Acl, Caller, Capabilities, Capability, Generation, Incarnation, KeyId, KeyMeta, Prefix, PrefixGrant, Revision, VersionId, VersionState,
     permits,
 };
 use claviger_ports::{DigestDelta, Sealed, Target};
@@ -59,6 +59,8 @@ pub(crate) struct Wreck {
     pub(crate) excess: DigestDelta,
     /// Its record, where only versions are damaged or lost.
     pub(crate) entry: Option<Arc<Entry>>,
+    /// What a record that does not authenticate says of its grants. Whom it names is told of the damage, and nothing else.
+    pub(crate) claimed: Acl,
 }
 
 /// Keys whose versions are damaged or lost.
@@ -231,15 +233,16 @@ impl Tables {
         }
     }
 
-    /// Whether `id` is damaged and nothing that authenticates gives `caller` a right on it: its own grants where its record
-    /// is good, and otherwise those of its prefixes alone.
+    /// Whether `id` is damaged and `caller` must not learn of it: neither the grants of its prefixes nor its own reach him.
+    /// Its own may be forged where the record does not authenticate. That tells whom they name that there is a damaged key,
+    /// which its forger could do as well; to say "not found" to its readers would be a lie that costs more.
     fn hides_damage(&self, caller: &Caller, id: &str) -> bool {
         let Some((id, Slot::Damaged(wreck))) = self.keys.get_key_value(id) else { return false };
         let creates = Capabilities::of([Capability::Create]);
-        let by_prefix = || self.covering(id).flat_map(|p| p.acl.reaching(caller)).any(|g| !g.capabilities.minus(creates).is_empty());
+        let reaching = |acl: &Acl| acl.reaching(caller).any(|g| !g.capabilities.minus(creates).is_empty());
         let seen = match &wreck.entry {
             Some(entry) => !self.permits(caller, entry).is_empty(),
-            None => by_prefix(),
+            None => reaching(&wreck.claimed) || self.covering(id).any(|p| reaching(&p.acl)),
         };
         !seen && caller.system_reason().is_none()
     }
@@ -321,13 +324,17 @@ mod tests {
             };
             tables.grants.insert(prefix, Granted { grant: Arc::new(grant), digest: DigestDelta::default() });
         }
-        for (known, readers_know) in [(None, false), (Some(entry(&id)), true)] {
+        let claimed = entry(&id).meta.acl.clone();
+        for (known, claimed, readers_know) in
+            [(None, Acl::default(), false), (None, claimed, true), (Some(entry(&id)), Acl::default(), true)]
+        {
             let wreck = Wreck {
                 why: "a bit".into(),
                 standing: (Incarnation(1), Generation::FIRST),
                 stands: DigestDelta::default(),
                 excess: DigestDelta::default(),
                 entry: known,
+                claimed,
             };
             tables.put(id.clone(), Slot::Damaged(Arc::new(wreck)));
             for (who, knows) in [("lead", true), ("reader", readers_know), ("creator", false), ("stranger", false)] {

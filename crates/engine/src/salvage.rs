@@ -21,7 +21,8 @@ impl Engine {
             Ok((revision, acl)) => {
                 let reason = format!("it was damaged: {why}");
                 let rights = RightsChange { old: &acl, new: &Acl::default() };
-                self.audit.append(&note.record(self, Outcome::Ok, &reason, Some(revision), Some(rights))).await?;
+                let kept = self.audit.append(&note.record(self, Outcome::Ok, &reason, Some(revision), Some(rights))).await;
+                kept.map_err(|unkept| Error::Unrecorded { revision, why: unkept.to_string() })?;
                 Ok(revision)
             }
             Err(error) => Err(self.refuse(note, error).await),

@@ -6,7 +6,9 @@ use crate::memory::{Entry, Granted, Grave, Memory, SealedVersion, Slot, Tables, 
 use crate::{Conflict, Error};
 use claviger_crypto::{CryptoError, Head, KeyRing, RootOfTrust, add, negate, random};
 use claviger_domain::audit::{Action, Outcome, Record, Subject as AuditSubject};
-use claviger_domain::{Clock, Generation, Grant, Incarnation, KeyId, RequestId, Revision, Timestamp, Version, VersionId, VersionState};
+use claviger_domain::{
+    Acl, Clock, Generation, Grant, Incarnation, KeyId, RequestId, Revision, Timestamp, Version, VersionId, VersionState,
+};
 use claviger_ports::{
     AuditError, AuditSink, BarrierRow, ChangeRow, DamagedRow, DigestDelta, HeadError, HeadRow, HeadSealer, KeyRow, Loaded, LoadedVersion,
     Store, StoreError, Target,
@@ -205,12 +207,13 @@ impl Wreck {
             stands: entry.sealed.iter().fold(entry.digest, |sum, s| add(sum, s.digest)),
             excess: DigestDelta::default(),
             entry: Some(entry),
+            claimed: Acl::default(),
         }
     }
 
     /// Of a record that is damaged itself.
     fn of(standing: (Incarnation, Generation), stands: DigestDelta, why: &str) -> Self {
-        Self { why: why.into(), standing, stands, excess: DigestDelta::default(), entry: None }
+        Self { why: why.into(), standing, stands, excess: DigestDelta::default(), entry: None, claimed: Acl::default() }
     }
 }
 
@@ -424,7 +427,8 @@ impl<'a> Loading<'a> {
     fn take_damaged(&mut self, row: KeyRow, stands: DigestDelta, why: String) {
         let as_it_was = self.ring.digest_key_as_it_was(&row);
         self.suspects.push(Suspect { of: Some(Target::Key(row.id.clone())), stands, as_it_was });
-        let wreck = Wreck::of((row.incarnation, row.generation), stands, &why);
+        let claimed = KeyRing::claimed_acl(&row).unwrap_or_default();
+        let wreck = Wreck { claimed, ..Wreck::of((row.incarnation, row.generation), stands, &why) };
         self.damaged.push((row.id.clone(), why));
         self.ids.push(row.id.clone());
         self.tables.damaged.insert(row.id.clone());

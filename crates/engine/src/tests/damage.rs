@@ -384,7 +384,7 @@ async fn damaged_site() -> Site {
     site.store.alter(|row| match row {
         Loaded::Key(mut row, at) => {
             match row.id.as_str() {
-                "meta" => row.meta[5] ^= 1,
+                "meta" => *row.meta.last_mut().unwrap() ^= 1,
                 "mac" => row.mac[9] ^= 1,
                 "kind" => return Loaded::Damaged(DamagedRow::Key(KeyRow { kind: 255, ..row }, "no such kind".into())),
                 _ => {}
