@@ -218,18 +218,19 @@ impl Tables {
     /// As [`Tables::find`]; a former reader of a deleted key is told that it was deleted, and who may not know of a damaged
     /// key is not told that it is damaged.
     pub(crate) fn find_for(&self, caller: &Caller, id: &str) -> Result<&Arc<Entry>, Error> {
-        if let Some(Slot::Doubtful(before)) = self.keys.get(id) {
+        match self.keys.get(id) {
+            Some(Slot::Good(entry)) => Ok(entry),
             // Who had no right before is told nothing else than before.
-            let is_unseen = self.permits(caller, before).is_empty();
-            return Err(if is_unseen { Error::Denied(Refusal::Unseen) } else { in_doubt(id) });
-        }
-        let Some(grave) = self.graves.get(id).filter(|_| !self.keys.contains_key(id)) else {
-            let hide = |error| if self.hides_damage(caller, id) { Error::Unseen(Box::new(error)) } else { error };
-            return self.find(id).map_err(hide);
-        };
-        match grave.tombstone.acl.reaching(caller).next() {
-            Some(_) => Err(Error::Deleted { id: id.to_owned(), revision: grave.revision }),
-            None => self.find(id),
+            Some(Slot::Doubtful(before)) if self.permits(caller, before).is_empty() => Err(Error::Denied(Refusal::Unseen)),
+            Some(Slot::Damaged(_)) => {
+                let hide = |error| if self.hides_damage(caller, id) { Error::Unseen(Box::new(error)) } else { error };
+                self.find(id).map_err(hide)
+            }
+            Some(Slot::Doubtful(_)) => self.find(id),
+            None => match self.graves.get(id).filter(|grave| grave.tombstone.acl.reaching(caller).next().is_some()) {
+                Some(grave) => Err(Error::Deleted { id: id.to_owned(), revision: grave.revision }),
+                None => self.find(id),
+            },
         }
     }
 
