@@ -514,7 +514,7 @@ impl Engine {
         let mut contents = load_and_blame(&*store, &ring, settings.inline_limit).await?;
         if contents.report.tampered && !settings.accept_tampering {
             return Err(Error::Internal(
-                "rows were removed from the store, added to it or rolled back behind Claviger's back; restore a backup, or look with `claviger check`".to_owned(),
+                "rows were removed from the store, added to it or rolled back behind Claviger's back; look with `claviger check`, restore a backup, or save what is left with `store.accept_tampering`".to_owned(),
             ));
         }
         let ring = Arc::new(RwLock::new(Arc::new(ring)));
