@@ -31,6 +31,11 @@ impl ValueSource {
             None if isatty(io::stdin()) => return Ok(SecretBytes::new(std::mem::take(&mut *ask_hidden("value: ")?))),
             None => read_all(io::stdin().lock(), "standard input")?,
         };
+        if value.is_empty() {
+            let name = file.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
+            return Err(Failure::usage(format!("{name} has no value: it is empty"))
+                .next("give it as in `printf hunter2 | claviger create KEY`, or with --from-file; nothing was changed"));
+        }
         let ends_with_newline = value.ends_with(b"\n");
         if ends_with_newline && self.trim_newline {
             let end = value.strip_suffix(b"\r\n").or_else(|| value.strip_suffix(b"\n")).map_or(0, <[u8]>::len);

@@ -3,6 +3,9 @@
 use claviger_client::{ConfigError, Error};
 use std::process::ExitCode;
 
+/// What to do where something is not there, or not for this caller to know.
+pub(crate) const NOT_FOUND: &str = "`claviger ls` lists the keys you may see; on others you have no right at all, or they do not exist";
+
 /// The exit codes, as `--help` shows them.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
@@ -176,6 +179,7 @@ fn next_step(error: &Error, code: Code, key: Option<&str>) -> Option<String> {
             "set CLAVIGER_ADDR and CLAVIGER_CA, and CLAVIGER_TOKEN or CLAVIGER_CERT with CLAVIGER_KEY; a development server writes them to DIR/dev.env"
                 .to_owned()
         }
+        (Error::Config(_), _) => "settings come from the CLAVIGER_ variables, and options pass them by; `claviger --help` lists both".to_owned(),
         (Error::Tls { .. }, _) => "check that CLAVIGER_CA is the CA of this server and that CLAVIGER_ADDR has the name in its certificate".to_owned(),
         (Error::Connect { .. }, _) => "check CLAVIGER_ADDR, and that the server runs there".to_owned(),
         (Error::Broken { .. } | Error::Timeout { .. }, _) => {
@@ -187,7 +191,11 @@ fn next_step(error: &Error, code: Code, key: Option<&str>) -> Option<String> {
             format!("`claviger versions {key}` says which versions expired; add one with `claviger add {key} --promote`")
         }
         _ if error.code() == Some("deleted") => "whoever may create keys there can make it again".to_owned(),
-        (_, Code::NotFound) => format!("`claviger ls` lists the keys you may see, and `claviger versions {key}` a key's versions"),
+        // The server says this only to those who may see the key.
+        (Error::Refused { problem, .. }, Code::NotFound) if problem.detail.starts_with("there is no version") => {
+            format!("`claviger versions {key}` lists those that there are")
+        }
+        (_, Code::NotFound) => NOT_FOUND.to_owned(),
         (_, Code::Conflict) => format!("look at what it is now with `claviger info {key}`, then decide"),
         (_, Code::Unavailable) => "try again in a moment; `claviger status` or the server's log says more".to_owned(),
         _ => return None,

@@ -63,5 +63,6 @@ fn show(session: &Session, event: &str, revision: Revision, change: Option<&Chan
         let etag = change.and_then(|c| c.etag.as_deref());
         return output::json_line(&Shown { event, revision: revision.to_string(), id, etag, what });
     }
+    let revision = revision.to_string();
     output::line(format!("{revision:<10}  {event:<9}  {}  {}", id.unwrap_or(""), what.unwrap_or("")).trim_end())
 }

@@ -86,6 +86,7 @@ fn failures_have_their_code_and_a_next_step() {
     let server = Canned::start(|r: &Received, _| match r.line.rsplit('/').next().unwrap() {
         "denied" => problem(403, "denied", "user:a lacks the right to list"),
         "missing" => problem(404, "not_found", "there is no such key"),
+        "versionless" => problem(404, "not_found", "there is no version 5"),
         "anonymous" => problem(401, "unauthenticated", "no credential"),
         "taken" => problem(409, "conflict", "it exists"),
         _ => problem(400, "invalid", "no"),
@@ -93,6 +94,7 @@ fn failures_have_their_code_and_a_next_step() {
     for (key, code, step) in [
         ("denied", 4, "acl explain denied"),
         ("missing", 3, "claviger ls"),
+        ("versionless", 3, "claviger versions versionless"),
         ("anonymous", 5, "CLAVIGER_TOKEN"),
         ("taken", 6, "claviger info"),
     ] {
@@ -106,6 +108,10 @@ fn failures_have_their_code_and_a_next_step() {
     assert_eq!(run(&server, &["info", "a//b"]).status.code(), Some(2));
     assert_eq!(run(&server, &["destroy", "a", "7"]).status.code(), Some(2), "not without --yes");
     assert_eq!(run(&server, &["info", "x", "--addr", "https://127.0.0.1:1"]).status.code(), Some(7));
+    let empty = run(&server, &["create", "x"]);
+    assert!(empty.status.code() == Some(2) && text(&empty.stderr).contains("printf hunter2 |"), "{}", text(&empty.stderr));
+    let unreadable = run(&server, &["info", "x", "--ca", "/nowhere"]);
+    assert!(unreadable.status.code() == Some(2) && text(&unreadable.stderr).contains("next: "), "{}", text(&unreadable.stderr));
     let unset = claviger(&server, &["info", "x"]).env_remove("CLAVIGER_ADDR").output().unwrap();
     assert!(unset.status.code() == Some(2) && text(&unset.stderr).contains("dev.env"));
     assert_eq!(run(&server, &["destroy", "a", "7", "--yes"]).status.code(), Some(8));

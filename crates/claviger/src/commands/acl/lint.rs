@@ -95,7 +95,10 @@ fn check(listed: &Listed, max_depth: usize) -> Vec<Finding> {
             add("admin-and-read", "who manages it can also read it; grant list,write,admin and let others read".to_owned());
         }
         if listed.is_prefix && depth(&listed.name) <= max_depth {
-            add("wide-prefix", format!("the prefix has {} segments, the policy wants more than {max_depth}", depth(&listed.name)));
+            add(
+                "wide-prefix",
+                format!("the prefix has {} segments; fewer than {} count as too wide here", depth(&listed.name), max_depth + 1),
+            );
         }
         if let Some(why) = matches_too_much(&principal) {
             add("wide-principal", why);

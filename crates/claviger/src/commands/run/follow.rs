@@ -7,7 +7,7 @@
 //!   refusal, such as unavailable or denied, counts for nothing. It is told once.
 
 use super::{KeyChange, Update, Values};
-use crate::failure::{Code, Failure, code_of_problem};
+use crate::failure::{Code, Failure, NOT_FOUND, code_of_problem};
 use claviger_client::{Backoff, Change, Client, Event, SecretItem, Watch, WatchRequest};
 use claviger_domain::{KeyId, Revision, SecretBytes};
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,8 +98,12 @@ fn meaning(code: &str) -> Meaning {
 fn primary(item: SecretItem) -> Result<(KeyId, Primary), Failure> {
     let id = item.id;
     let secret = item.outcome.map_err(|code| {
-        Failure::new(code_of_problem(&code), format!("cannot read `{id}`: {}", code.replace('_', " ")))
-            .next(format!("`claviger acl explain {id} TYPE:ID` says why; `claviger whoami` says who you are"))
+        let kind = code_of_problem(&code);
+        Failure::new(kind, format!("cannot read `{id}`: {}", code.replace('_', " "))).next(match kind {
+            Code::NotFound => NOT_FOUND.to_owned(),
+            Code::Unavailable => "try again in a moment; `claviger status` or the server's log says more".to_owned(),
+            _ => format!("`claviger acl explain {id} TYPE:ID` says why; `claviger whoami` says who you are"),
+        })
     })?;
     let expired = || {
         Failure::other(format!("`{id}` has no primary version that is given out: it has expired"))
