@@ -1,7 +1,7 @@
 //! One audit record as JSON. The bytes are what the log hashes, so this form never changes for records already written.
 //!
 //! Written by hand because it runs for every request; it never sees key data, since a [`Record`] has none ▲. A record that
-//! is longer than an entry may be becomes several ([`parts`]). Texts that others choose are cut, since nothing that is
+//! is longer than an entry may be becomes several (see `parts`). Texts that others choose are cut, since nothing that is
 //! asked, however long its names, may go unrecorded ▲.
 
 mod parts;
