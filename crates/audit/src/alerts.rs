@@ -135,6 +135,11 @@ impl Alerts {
             }
         }
         if self.limits.mass_read > 0 && self.is_mass_read(record.at, who, given().map(|s| s.key)) {
+            if is_refused(kept) {
+                let caller = self.hasher.hash_one(who);
+                self.shard(caller).lock().reads.remove(&caller);
+                return;
+            }
             let reason = format!("mass read: more than {} different keys within {WINDOW} s", self.limits.mass_read);
             self.alert(record, &[], &reason);
         }
@@ -302,6 +307,18 @@ mod tests {
         kept.1.store(false, Ordering::Relaxed);
         send(&alerts, &caller("a"), "k", Outcome::Ok, 1);
         assert_eq!(*kept.0.lock(), ["first read by this caller 1"]);
+    }
+
+    #[test]
+    fn a_mass_read_whose_records_the_log_refuses_does_not_hide_the_true_one() {
+        let (alerts, kept) = alerts(AlertLimits { mass_read: 2, first_read: false, ..AlertLimits::default() });
+        for is_refusing in [true, false] {
+            kept.1.store(is_refusing, Ordering::Relaxed);
+            for key in ["a", "b", "c"] {
+                send(&alerts, &caller("a"), key, Outcome::Ok, 1);
+            }
+        }
+        assert_eq!(*kept.0.lock(), ["mass read: more than 2 different keys within 60 s 0"]);
     }
 
     #[test]

@@ -494,14 +494,18 @@ async fn note(app: &App, action: Action, reason: &str, revision: Option<Revision
     app.engine.note(&record).await.context("writing to the audit log")
 }
 
-/// Removes audit records older than so many days, and records that.
-async fn prune(app: &App, log: &Arc<AuditLog>, days: u32) -> Result<()> {
-    let (log, kept_from) = (log.clone(), retention::kept_from(app.clock.now(), days));
-    let pruned = tokio::task::spawn_blocking(move || retention::prune(&log, kept_from)).await??;
-    let Some(pruned) = pruned else { return Ok(()) };
-    let reason = format!("records {} to {} were older than {days} days and are removed", pruned.start, pruned.end - 1);
+/// Removes audit records older than so many days. That is recorded before, so that it cannot happen without a record.
+async fn prune(app: &App, log: &Arc<AuditLog>, watch: &retention::Watch, days: u32) -> Result<()> {
+    let kept_from = watch.kept_from(app.clock.now(), days).map_err(anyhow::Error::msg)?;
+    let reader = log.clone();
+    let old = tokio::task::spawn_blocking(move || retention::removable(&reader, kept_from)).await??;
+    let Some(old) = old else { return Ok(()) };
+    let reason = format!("records {} to {} are older than {days} days and are removed", old.start, old.end - 1);
     tracing::info!("audit log: {reason}");
-    note(app, Action::Prune, &reason, None).await
+    note(app, Action::Prune, &reason, None).await?;
+    let log = log.clone();
+    tokio::task::spawn_blocking(move || log.prune(old.end)).await??;
+    Ok(())
 }
 
 impl Server {
@@ -545,10 +549,13 @@ impl Server {
         let days = self.reloader.config.audit.retention_days?;
         let (app, log) = (self.app.clone(), self.opened.log.clone());
         Some(tokio::spawn(async move {
-            let mut look = tokio::time::interval(retention::EVERY);
+            let watch = match retention::Watch::begin(&log, app.clock.now()) {
+                Ok(watch) => watch,
+                Err(error) => return tracing::error!(%error, "old audit records are kept"),
+            };
             loop {
-                look.tick().await;
-                if let Err(error) = prune(&app, &log, days).await {
+                tokio::time::sleep(retention::EVERY).await;
+                if let Err(error) = prune(&app, &log, &watch, days).await {
                     tracing::error!(error = format!("{error:#}"), "old audit records are kept");
                 }
             }

@@ -104,7 +104,7 @@ const FIELDS: &[Field] = &[
         "retention_days",
         "400",
         "0",
-        "Removes records older than this many days, 65,536 at a time, once an hour and at start, and records that; what is kept is still proven by a signed stub. 0: kept for ever.",
+        "Removes records older than this many days, 65,536 at a time, once an hour, and records that before; nothing while the clock may be wrong; what is kept is still proven by a signed stub. 0: kept for ever.",
     ),
     (
         "audit",
