@@ -147,7 +147,7 @@ impl Opened {
         let seed = seed.expose().try_into().context("the audit key's size")?;
         let key = LogKey::from_seed(LOG_NAME, seed)?;
         let must_reach = head.checkpoint.map(|c| Checkpoint { size: c.size, root: c.root });
-        let log = Arc::new(AuditLog::open(log_config(config), key, must_reach).context("opening the audit log")?);
+        let log = Arc::new(AuditLog::open(log_config(config), key, must_reach).context(opening(config))?);
         let (recorder, sinks) = recorder(config, &log)?;
         let emergency_root = EmergencyAuthority::of(&ring)?.root_pem()?;
         let alerts = Arc::new(Alerts::new(Arc::new(recorder), config.audit.alerts));
@@ -492,6 +492,18 @@ async fn note(app: &App, action: Action, reason: &str, revision: Option<Revision
     let bare = Record::new(app.clock.now(), app.callers.request_id(), "server", action, Outcome::Ok);
     let record = Record { reason, revision, ..bare };
     app.engine.note(&record).await.context("writing to the audit log")
+}
+
+/// What goes before the reason why the audit log does not open.
+fn opening(config: &Config) -> &'static str {
+    match config.audit.standby {
+        None => "opening the audit log",
+        // Entries that were acknowledged may lie in either, so neither is passed over.
+        Some(_) => {
+            "opening the audit log (`audit.folder` and `audit.standby` must both be there at a start; only when the standby's disk is lost for \
+             good, take `audit.standby` out of the configuration)"
+        }
+    }
 }
 
 /// Removes audit records older than so many days. That is recorded before, so that it cannot happen without a record.

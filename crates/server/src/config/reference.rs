@@ -91,7 +91,13 @@ const FIELDS: &[Field] = &[
         "The folder of the root key file `root.key`. Folder 0700, file 0600, or the server refuses to start. Whoever has this file and the database has every secret: back it up apart from the database.",
     ),
     ("audit", "folder", "\"/var/lib/claviger/audit\"", "DATA/audit", "The folder of this server's Merkle audit log."),
-    ("audit", "standby", "\"/mnt/other/audit\"", "off", "A folder on another disk that takes over when the first cannot be written."),
+    (
+        "audit",
+        "standby",
+        "\"/mnt/other/audit\"",
+        "off",
+        "A folder on another disk that takes over when the first cannot be written. Both must be there at a start.",
+    ),
     (
         "audit",
         "reserve_mib",
