@@ -1,6 +1,7 @@
 //! Access control lists and the rule of separate duties.
 
 use crate::{Caller, Capabilities, Capability, Identity, MAX_PRINCIPAL, Principal};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use thiserror::Error;
@@ -70,15 +71,34 @@ impl Acl {
     /// # Errors
     /// [`AclError`] names the entry.
     pub fn new(grants: Vec<Grant>) -> Result<Self, AclError> {
-        for (i, grant) in grants.iter().enumerate() {
+        let mut seen = HashSet::with_capacity(grants.len());
+        for grant in &grants {
             if grant.capabilities.is_empty() {
                 return Err(AclError::AllowsNothing(grant.principal.clone()));
             }
-            if grants[..i].iter().any(|g| g.principal == grant.principal) {
+            if !seen.insert(&grant.principal) {
                 return Err(AclError::Duplicate(grant.principal.clone()));
             }
         }
+        drop(seen);
         Ok(Self(grants.into()))
+    }
+
+    /// This list and more grants: each principal has what either gives him.
+    #[must_use]
+    pub fn united(&self, more: impl IntoIterator<Item = Grant>) -> Self {
+        let mut grants = self.0.to_vec();
+        let mut places: HashMap<_, _> = grants.iter().enumerate().map(|(place, grant)| (grant.principal.clone(), place)).collect();
+        for Grant { principal, capabilities } in more.into_iter().filter(|grant| !grant.capabilities.is_empty()) {
+            match places.get(&principal) {
+                Some(place) => grants[*place].capabilities = grants[*place].capabilities.union(capabilities),
+                None => {
+                    places.insert(principal.clone(), grants.len());
+                    grants.push(Grant { principal, capabilities });
+                }
+            }
+        }
+        Self(grants.into())
     }
 
     /// Whether the list is short enough to be written: each change of it is recorded whole, before and after.

@@ -335,11 +335,14 @@ fn apply_to(tables: &mut crate::memory::Tables, apply: Apply, revision: Revision
         Apply::Delete(tombstone) => {
             let id = tombstone.key.id.clone();
             let before = good(tables, &id);
+            // Of a record that cannot be read the tombstone knows who read it by a prefix.
+            let as_told =
+                tables.keys.contains_key(&id).then(|| KeyState { acl: tombstone.acl.clone(), separate_duties: false, etag: (0, 0) });
             tables.remove(&id);
             let known = tables.graves.get(&id).map(|g| g.born).or(before.as_ref().map(|b| b.born));
             let grave = Grave { tombstone: *tombstone, revision, born: known.unwrap_or_default() };
             tables.graves.insert(id.clone(), Arc::new(grave));
-            let before = before.map(|b| KeyState::of(&b.meta));
+            let before = before.map(|b| KeyState::of(&b.meta)).or(as_told);
             Subject::Key { grants: tables.covering_now(&id), id, before, after: None }
         }
         Apply::PutGrant(grant, digest) => {

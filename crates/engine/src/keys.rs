@@ -482,6 +482,7 @@ impl Engine {
     }
 
     async fn delete_unrecorded(&self, caller: &Caller, id: &str, precondition: Precondition) -> Result<(Revision, Acl, AllowedBy), Error> {
+        self.permit::<cap::Admin>(caller, id).await?;
         let _turn = self.turn(id).await;
         self.overlay.settle(id).await;
         for _ in 0..TRIES {
@@ -492,7 +493,8 @@ impl Engine {
             }
             let ring = self.ring();
             let deleted = Created { at: self.now(), by: caller.name().into() };
-            let acl = self.memory.read(|t| last_rights(meta, t.covering(&meta.id)));
+            let covering = self.memory.read(|t| t.covering_now(&meta.id));
+            let acl = last_rights(&meta.acl, meta.separate_duties, &covering);
             let tombstone = Tombstone { key: permit.key().clone(), acl, deleted };
             let row = ring.seal_tombstone(&tombstone);
             let write = Write {
@@ -556,6 +558,8 @@ impl Engine {
         precondition: Precondition,
         work: impl Fn(&Entry) -> Result<Option<Edit>, Error>,
     ) -> Result<(Added, Arc<Entry>, AllowedBy), Error> {
+        // Before the turn, so that strangers cannot queue up for it; and again under it.
+        self.permit::<C>(caller, id).await?;
         for _ in 0..TRIES {
             let turn = self.turn(id).await;
             let mut ahead = self.overlay.ahead(id);
@@ -703,14 +707,14 @@ pub(crate) fn permitted<C: cap::Kind>(tables: &Tables, caller: &Caller, id: &str
 
 /// Everyone who has a right on a key, by its own list or by a prefix, in one list: a tombstone's, which must not change its
 /// mind when grants on prefixes do.
-fn last_rights<'a>(meta: &KeyMeta, prefixes: impl Iterator<Item = &'a PrefixGrant>) -> Acl {
-    let uses_nothing = |c: Capabilities| meta.separate_duties && c.contains(Capability::Admin);
+pub(crate) fn last_rights(acl: &Acl, separate_duties: bool, covering: &[Arc<PrefixGrant>]) -> Acl {
+    let uses_nothing = |c: Capabilities| separate_duties && c.contains(Capability::Admin);
     let worth = |c: Capabilities| if uses_nothing(c) { c.minus(Capabilities::USE) } else { c };
-    prefixes.flat_map(|p| p.acl.grants()).fold(meta.acl.clone(), |acl, grant| {
-        let more = worth(grant.capabilities).minus(Capabilities::of([Capability::Create]));
-        let all = acl.entry(&grant.principal).union(more);
-        acl.set(grant.principal.clone(), all)
-    })
+    let more = covering.iter().flat_map(|p| p.acl.grants()).map(|grant| Grant {
+        principal: grant.principal.clone(),
+        capabilities: worth(grant.capabilities).minus(Capabilities::of([Capability::Create])),
+    });
+    acl.united(more)
 }
 
 /// The versions a reader gets. What has passed its lifetime is never among them ▲.

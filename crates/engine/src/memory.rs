@@ -210,9 +210,15 @@ impl Tables {
         }
     }
 
-    /// Whether there is a key of this id that cannot be believed: its row is damaged, or a commit that touches it is in doubt.
+    /// Whether there is a key of this id of which it is not known who may read it: its row or grants that cover it are damaged,
+    /// or a commit that touches it is in doubt.
     pub(crate) fn is_in_question(&self, id: &KeyId) -> bool {
-        self.keys.get(id).is_some_and(|slot| !matches!(slot, Slot::Good(_)))
+        self.keys.get(id).is_some_and(|slot| !matches!(slot, Slot::Good(_)) || self.is_below_damaged_grants(id))
+    }
+
+    /// Whether a prefix of `id` has grants that do not authenticate: whom they gave rights nobody knows.
+    pub(crate) fn is_below_damaged_grants(&self, id: &KeyId) -> bool {
+        !self.damaged_grants.is_empty() && id.prefixes().any(|prefix| self.damaged_grants.contains_key(prefix))
     }
 
     /// As [`Tables::find`]; a former reader of a deleted key is told that it was deleted, and who may not know of a damaged

@@ -3,6 +3,7 @@
 //! Nothing is mended here: what does not authenticate is not believed, not even its grants.
 
 use crate::commit::Apply;
+use crate::keys::last_rights;
 use crate::memory::{Slot, Wreck};
 use crate::start::Engine;
 use crate::{Conflict, Error, Note};
@@ -39,7 +40,11 @@ impl Engine {
         let acl = wreck.entry.as_ref().map(|entry| entry.meta.acl.clone()).unwrap_or_default();
         let (incarnation, generation) = wreck.standing;
         let deleted = Created { at: self.now(), by: caller.name().into() };
-        let tombstone = Tombstone { key: KeyRef { id: id.clone(), incarnation }, acl: acl.clone(), deleted };
+        // Who read it by a prefix is told of the deletion: those grants are authentic.
+        let covering = self.memory.read(|t| t.covering_now(&id));
+        let separate_duties = wreck.entry.as_ref().is_some_and(|entry| entry.meta.separate_duties);
+        let last = last_rights(&acl, separate_duties, &covering);
+        let tombstone = Tombstone { key: KeyRef { id: id.clone(), incarnation }, acl: last, deleted };
         let ring = self.ring();
         let row = ring.seal_tombstone(&tombstone);
         let write = Write {

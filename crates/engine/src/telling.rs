@@ -116,12 +116,24 @@ impl Engine {
         if let Some(first) = missed.front_mut() {
             let told = self.revoked_by(caller, scope, first);
             missed.pop_front_if(|first| first.is_done());
-            return Ok(told);
+            return Ok(self.but_what_is_in_question(told));
         }
-        match about {
-            About::Change(event) => Ok(self.tell_change(caller, scope, event, place)),
-            About::Gap { since, until } => Box::pin(self.tell_gap(caller, scope, (*since, *until), place, pasts_left)).await,
+        let told = match about {
+            About::Change(event) => self.tell_change(caller, scope, event, place),
+            About::Gap { since, until } => Box::pin(self.tell_gap(caller, scope, (*since, *until), place, pasts_left)).await?,
+        };
+        Ok(self.but_what_is_in_question(told))
+    }
+
+    /// Nobody is told that a key was taken from him while it is not known who may read it: he would drop what may be his ▲.
+    fn but_what_is_in_question(&self, mut told: Vec<Told>) -> Vec<Told> {
+        if told.iter().any(|told| matches!(told, Told::Revoked { .. })) {
+            self.memory.read(|t| {
+                let is_in_question = |id: &KeyId| t.is_in_question(id) || t.is_below_damaged_grants(id);
+                told.retain(|told| !matches!(told, Told::Revoked { id, .. } if is_in_question(id)));
+            });
         }
+        told
     }
 
     /// What a remembered change of rights took from a follower for good. That he is to read everything anew he is told anyway.

@@ -428,6 +428,55 @@ async fn a_row_that_cannot_be_read_takes_out_its_own_key_only() {
 }
 
 #[tokio::test]
+async fn nobody_is_told_that_a_right_was_taken_while_grants_that_may_give_it_are_damaged() {
+    let mut site = Site::new().await;
+    let (alice, bob, read) = (user("alice"), user("bob"), read_only().capabilities());
+    site.create(&alice, "app/x", "x", &[("user:bob", read)]).await.unwrap();
+    site.create(&alice, "app/y", "x", &[("user:bob", read)]).await.unwrap();
+    site.create(&alice, "other", "x", &[("user:bob", read)]).await.unwrap();
+    site.grant("app/", &[("user:bob", read)], false).await.unwrap();
+    let since = site.engine.revision();
+    site.set(&alice, "app/x", "user:bob", Capabilities::NONE).await.unwrap();
+    site.set(&alice, "other", "user:bob", Capabilities::NONE).await.unwrap();
+    site.store.alter(|row| match row {
+        Loaded::Grant(mut row, at) if row.prefix.as_str() == "app/" => {
+            row.mac[9] ^= 1;
+            Loaded::Grant(row, at)
+        }
+        other => other,
+    });
+    site.engine = site.restart().await.unwrap().engine;
+    let mut follower = site.watch(&bob, &["app/x", "app/y", "other"], &[], None).await;
+    let mut gap = site.engine.telling_of_gap(follower.scope(), Some(since));
+    assert_eq!(site.tell(&bob, &follower, &mut gap).await, ["revoked other", "compacted"]);
+    site.set(&alice, "app/y", "user:bob", Capabilities::NONE).await.unwrap();
+    assert!(site.told(&bob, &mut follower).await.is_empty());
+}
+
+#[tokio::test]
+async fn who_read_a_damaged_key_by_a_prefix_is_told_of_its_deletion() {
+    let mut site = Site::new().await;
+    let (alice, bob, root) = (user("alice"), user("bob"), user("root"));
+    site.create(&alice, "app/x", "x", &[]).await.unwrap();
+    site.grant("app/", &[("user:bob", read_only().capabilities())], false).await.unwrap();
+    site.store.alter(|row| match row {
+        Loaded::Key(mut row, at) => {
+            row.mac[9] ^= 1;
+            Loaded::Key(row, at)
+        }
+        other => other,
+    });
+    site.engine = site.restart().await.unwrap().engine;
+    let mut follower = site.watch(&bob, &["app/x"], &[], None).await;
+    let since = site.engine.revision();
+    site.engine.delete(&root, "test", "app/x", Precondition::Any).await.unwrap();
+    assert_eq!(site.told(&bob, &mut follower).await, ["deleted app/x"]);
+    let mut gap = site.engine.telling_of_gap(follower.scope(), Some(since));
+    assert_eq!(site.tell(&bob, &follower, &mut gap).await, ["deleted app/x", "compacted"]);
+    assert!(matches!(site.engine.read(&bob, "test", "app/x", Select::Active).await, Err(Error::Deleted { .. })));
+}
+
+#[tokio::test]
 async fn a_damaged_key_is_deleted_by_who_administers_everything_and_the_sums_are_right_again() {
     let site = damaged_site().await;
     let engine = site.restart().await.unwrap().engine;
