@@ -20,7 +20,7 @@ fn native(client: &mut Client, token: &str, method: &str, target: &str, body: &V
 }
 
 /// All records of the log, which verifies.
-fn records(server: &TestServer) -> Vec<Value> {
+pub(crate) fn records(server: &TestServer) -> Vec<Value> {
     let folder = server.dir().join("audit");
     let mut reader = Reader::open(&[&folder]).unwrap();
     let size = reader.size().unwrap();

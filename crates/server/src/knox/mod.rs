@@ -14,7 +14,7 @@ pub(crate) use routes::{status, version_hash};
 
 use crate::callers::{AuthFailure, Callers};
 use crate::config::{KnoxConfig, ServiceCreator};
-use crate::http::{Head, Request, RequestBody, Response};
+use crate::http::{Connection, Head, Request, RequestBody, Response};
 use bytes::Bytes;
 use claviger_domain::audit::{Action, Outcome, Record, Subject};
 use claviger_domain::{Caller, Clock, RequestId};
@@ -107,7 +107,7 @@ impl Knox {
         let needs_no_caller =
             matches!(routed, Routed::BadTarget | Routed::ServerOptions | Routed::Redirect { .. } | Routed::MethodNotAllowed);
         if needs_no_caller {
-            return Box::pin(self.unauthenticated_answer(&routed, &head, id, connection.peer.ip())).await;
+            return Box::pin(self.unauthenticated_answer(&routed, &head, id, &connection)).await;
         }
         let body = match &body {
             RequestBody::Complete(bytes) => Body::Whole(bytes),
@@ -137,7 +137,7 @@ impl Knox {
     }
 
     /// What is answered without looking at the caller; Knox keeps no line of it, our audit log does.
-    async fn unauthenticated_answer(&self, routed: &Routed<'_>, head: &Head, id: RequestId, address: std::net::IpAddr) -> Response {
+    async fn unauthenticated_answer(&self, routed: &Routed<'_>, head: &Head, id: RequestId, connection: &Connection) -> Response {
         let (response, reason) = match routed {
             Routed::BadTarget => {
                 let mut response = Response::text(400, "400 Bad Request");
@@ -151,7 +151,11 @@ impl Knox {
             _ => (Response::new(405), "the path does not take this method"),
         };
         let outcome = if response.status < 400 { Outcome::Ok } else { Outcome::Invalid };
-        match self.record_request(id, None, address, outcome, reason, head).await {
+        if self.callers.anonymous(connection).is_err() {
+            // A flood of these is not written down one by one.
+            return response;
+        }
+        match self.record_request(id, None, connection.peer.ip(), outcome, reason, head).await {
             Ok(()) => response,
             Err(reply) => self.respond_error(&reply),
         }
