@@ -3,8 +3,8 @@
 //! # Guarantees
 //! - Whatever the server does, what is known stays: a read that fails, in whole or for some keys, is tried again until it
 //!   succeeds, and meanwhile the watch is listened to.
-//! - A key is gone when the server says so in as many words, in an event or in an answer: deleted or revoked. Any other
-//!   refusal, such as unavailable or denied, counts for nothing. It is told once.
+//! - A key is gone when the server says so in as many words: `deleted` or `revoked` in an event, `deleted` in an answer. Any
+//!   other refusal, such as unavailable or denied, takes nothing away. It is told once.
 
 use super::{KeyChange, Update, Values};
 use crate::failure::{Code, Failure, NOT_FOUND, code_of_problem};
@@ -42,10 +42,9 @@ struct Refused {
 #[derive(Debug, PartialEq, Eq)]
 enum Meaning {
     Deleted,
-    Revoked,
     /// It may well be given a moment later.
     NotNow,
-    /// Nothing that anything should be done about.
+    /// The server has the key in hand, and will say when that changes.
     Nothing,
 }
 
@@ -89,9 +88,9 @@ async fn read(client: &Client, ids: &[KeyId], min: Option<Revision>) -> Result<R
 fn meaning(code: &str) -> Meaning {
     match code {
         "deleted" => Meaning::Deleted,
-        "revoked" => Meaning::Revoked,
-        _ if code_of_problem(code) == Code::Unavailable => Meaning::NotNow,
-        _ => Meaning::Nothing,
+        "denied" | "not_found" | "expired" => Meaning::Nothing,
+        // Also what a later server may say: a change must not be forgotten because its read failed.
+        _ => Meaning::NotNow,
     }
 }
 
@@ -121,7 +120,18 @@ pub(super) async fn follow(client: Client, ids: Vec<KeyId>, position: Position, 
     let watch = client.watch(WatchRequest { ids: ids.clone(), since: revision, ..WatchRequest::default() });
     let is_gapless = revision.is_some();
     let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-    let follower = Follower { client, ids, known, watch, updates, gone: BTreeSet::new(), unread: None, backoff, is_lost: false };
+    let follower = Follower {
+        client,
+        ids,
+        known,
+        watch,
+        updates,
+        gone: BTreeSet::new(),
+        unreadable: BTreeSet::new(),
+        unread: None,
+        backoff,
+        is_lost: false,
+    };
     // The error says only that the supervisor is gone, and then so are we.
     let _ = follower.run(is_gapless).await;
 }
@@ -143,6 +153,8 @@ struct Follower {
     updates: Sender<Update>,
     /// Keys whose end was told.
     gone: BTreeSet<String>,
+    /// Keys that the last read did not give, for reasons that may pass.
+    unreadable: BTreeSet<String>,
     unread: Option<Unread>,
     backoff: Backoff,
     /// Whether a break was told and its end not yet.
@@ -229,18 +241,25 @@ impl Follower {
         if !told.is_empty() {
             self.send(Update::Changed(told, Values(values))).await?;
         }
-        for Refused { id, meaning, .. } in refused {
+        let mut not_now = BTreeSet::new();
+        for Refused { id, meaning, failure } in refused {
             let change = KeyChange { revision: revision_of(&id), id };
             match meaning {
                 Meaning::Deleted => self.ended(change, Update::Deleted).await?,
-                Meaning::Revoked => self.ended(change, Update::Revoked).await?,
                 Meaning::NotNow => {
-                    let wait = self.backoff.next_wait();
-                    self.want(changes.iter().filter(|c| c.id == change.id).cloned().collect(), wait);
+                    if failure.code != Code::Unavailable && !self.unreadable.contains(&change.id) {
+                        self.send(Update::Note(format!("{}; the program keeps the last value, trying again", failure.what()))).await?;
+                    }
+                    not_now.insert(change.id);
                 }
                 Meaning::Nothing => {}
             }
         }
+        if !not_now.is_empty() {
+            let wait = self.backoff.next_wait();
+            self.want(changes.iter().filter(|c| not_now.contains(&c.id)).cloned().collect(), wait);
+        }
+        self.unreadable = not_now;
         Ok(())
     }
 
@@ -288,11 +307,13 @@ mod tests {
 
     #[test]
     fn only_an_explicit_answer_says_that_a_key_is_gone() {
-        assert_eq!((meaning("deleted"), meaning("revoked")), (Meaning::Deleted, Meaning::Revoked));
-        for code in ["denied", "not_found", "expired", "internal", "of-the-future"] {
+        assert_eq!(meaning("deleted"), Meaning::Deleted);
+        for code in ["denied", "not_found", "expired"] {
             assert_eq!(meaning(code), Meaning::Nothing, "{code}");
         }
-        assert_eq!((meaning("unavailable"), meaning("rate_limited")), (Meaning::NotNow, Meaning::NotNow));
+        for code in ["unavailable", "rate_limited", "internal", "ask_again", "of-the-future"] {
+            assert_eq!(meaning(code), Meaning::NotNow, "{code}");
+        }
     }
 
     #[test]

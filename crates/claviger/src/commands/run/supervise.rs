@@ -166,7 +166,9 @@ impl Supervisor<'_> {
 
     /// Passes a signal on, as if it had been sent to the program.
     fn pass_on(&mut self, signal: Signal) {
-        let asks_to_end = signal == Signal::TERM;
+        // Without a terminal that both have heard it from, who interrupts us means the program.
+        let interrupts = matches!(signal, Signal::INT | Signal::QUIT) && self.terminal == Terminal::None;
+        let asks_to_end = signal == Signal::TERM || interrupts;
         self.is_asked_to_end |= asks_to_end;
         match &mut self.state {
             State::Running(child) => child.signal(signal),
@@ -269,6 +271,11 @@ impl Supervisor<'_> {
     /// TERM now, KILL after the grace period.
     fn end(&mut self, then: Then) {
         let State::Running(child) = self.state else { return };
+        // It may have ended by itself, which we have not been told yet: then this is its end, and it is not started again.
+        if let Some(code) = ended(child.pid) {
+            self.state = State::Ended(code);
+            return;
+        }
         child.signal(Signal::TERM);
         // One that is stopped hears of it only when it goes on.
         child.signal(Signal::CONT);
@@ -641,11 +648,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_value_that_no_variable_can_carry_is_refused_by_name() {
-        let nul = Values([(id(), SecretBytes::new(vec![b'a', 0]))].into());
-        let plan = Plan {
-            command: vec!["true".into()],
+    fn plan(script: &str) -> Plan {
+        Plan {
+            command: ["sh", "-c", script].map(Into::into).to_vec(),
             env: vec![("PW".into(), id())],
             files: vec![],
             on_change: OnChange::Restart,
@@ -653,16 +658,47 @@ mod tests {
             grace: Duration::from_secs(1),
             pass_token: false,
             quiet: true,
-        };
-        let supervisor = Supervisor {
-            plan: &plan,
-            folder: None,
-            terminal: Terminal::None,
-            values: nul,
-            state: State::Ended(0),
-            is_asked_to_end: false,
-            unwritten: None,
-        };
+        }
+    }
+
+    fn supervisor(plan: &Plan, values: Values) -> Supervisor<'_> {
+        let state = State::Ended(0);
+        Supervisor { plan, folder: None, terminal: Terminal::None, values, state, is_asked_to_end: false, unwritten: None }
+    }
+
+    #[test]
+    fn a_program_that_has_ended_by_itself_is_not_started_again_by_a_change() {
+        let plan = plan("exit 7");
+        let mut supervisor = supervisor(&plan, values("one"));
+        supervisor.start().unwrap();
+        let State::Running(child) = supervisor.state else { panic!() };
+        let stat = format!("/proc/{}/stat", child.pid.as_raw_nonzero());
+        while !std::fs::read_to_string(&stat).unwrap().contains(") Z ") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        supervisor.restart(change());
+        assert!(matches!(supervisor.state, State::Ended(7)), "its end has not been told to us yet");
+    }
+
+    #[test]
+    fn a_program_that_is_interrupted_without_a_terminal_is_not_started_again_by_a_change() {
+        let plan = plan("trap '' INT; while :; do sleep 0.05; done");
+        let mut supervisor = supervisor(&plan, values("one"));
+        supervisor.start().unwrap();
+        supervisor.pass_on(Signal::INT);
+        supervisor.restart(change());
+        let State::Running(child) = supervisor.state else { panic!("it was told to end and is left to do so") };
+        child.signal(Signal::KILL);
+        while ended(child.pid).is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_value_that_no_variable_can_carry_is_refused_by_name() {
+        let nul = Values([(id(), SecretBytes::new(vec![b'a', 0]))].into());
+        let plan = plan("true");
+        let supervisor = supervisor(&plan, nul);
         let failure = supervisor.command().unwrap_err();
         assert!(failure.code == Code::Invalid && failure.what().contains("db/pw"));
     }
