@@ -88,6 +88,15 @@ impl Failure {
         Self { quiet, ..Self::other(format!("writing to standard output: {error}")) }
     }
 
+    /// The exit code of a command that has come to a verdict and shown it: it stands even where nobody read it to the end, as
+    /// with `| head`.
+    pub(crate) fn verdict(code: u8, shown: Result<(), Self>) -> Result<u8, Self> {
+        match shown {
+            Err(failure) if !failure.quiet => Err(failure),
+            _ => Ok(code),
+        }
+    }
+
     /// A failed request; `key` is the key that it was about.
     pub(crate) fn client(error: Error, key: Option<&str>) -> Self {
         let code = code_of(&error);
@@ -218,6 +227,14 @@ mod tests {
             request_id: "r1".to_owned(),
         };
         Error::Refused { problem: Box::new(problem), retry_after: None }
+    }
+
+    #[test]
+    fn a_verdict_stands_although_nobody_read_it() {
+        let failed = |kind: std::io::ErrorKind| Err(Failure::output(&kind.into()));
+        assert_eq!(Failure::verdict(1, failed(std::io::ErrorKind::BrokenPipe)).unwrap(), 1);
+        assert_eq!(Failure::verdict(1, Ok(())).unwrap(), 1);
+        assert!(Failure::verdict(0, failed(std::io::ErrorKind::StorageFull)).is_err());
     }
 
     #[test]

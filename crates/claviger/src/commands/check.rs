@@ -26,8 +26,7 @@ impl Check {
             (None, None) => return Err(Failure::usage("give --config FILE or --dir DIR")),
         };
         let checked = check(&place).map_err(failed)?;
-        show(&checked, json, sentences)?;
-        Ok(u8::from(!checked.good))
+        Failure::verdict(u8::from(!checked.good), show(&checked, json, sentences))
     }
 }
 

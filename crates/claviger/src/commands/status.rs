@@ -15,27 +15,28 @@ pub(crate) struct Status {}
 impl Status {
     pub(crate) async fn run(self, session: &Session) -> Result<u8, Failure> {
         let status = session.client.status().await.map_err(|e| Failure::client(e, None))?;
-        let exit = u8::from(!status.problems.is_empty());
-        if session.json {
-            output::json(&status)?;
-            return Ok(exit);
-        }
-        for (mark, findings) in [("BAD ", &status.problems), ("note", &status.warnings)] {
-            for finding in findings {
-                output::line(&format!("{mark}  {}", finding.detail))?;
-            }
-        }
-        let mut table = Table::plain();
-        table.row(["version", &status.version]);
-        table.row(["up", &format!("{} s", status.uptime_seconds)]);
-        table.row(["revision", &status.revision]);
-        table.row(["keys", &keys(&status)]);
-        table.row(["audit log", &audit_log(&status)]);
-        table.row(["memory", &status.memory]);
-        seal::rows(&mut table, &status.seal);
-        table.print()?;
-        Ok(exit)
+        Failure::verdict(u8::from(!status.problems.is_empty()), show(&status, session.json))
     }
+}
+
+fn show(status: &Shown, json: bool) -> Result<(), Failure> {
+    if json {
+        return output::json(&status);
+    }
+    for (mark, findings) in [("BAD ", &status.problems), ("note", &status.warnings)] {
+        for finding in findings {
+            output::line(&format!("{mark}  {}", finding.detail))?;
+        }
+    }
+    let mut table = Table::plain();
+    table.row(["version", &status.version]);
+    table.row(["up", &format!("{} s", status.uptime_seconds)]);
+    table.row(["revision", &status.revision]);
+    table.row(["keys", &keys(status)]);
+    table.row(["audit log", &audit_log(status)]);
+    table.row(["memory", &status.memory]);
+    seal::rows(&mut table, &status.seal);
+    table.print()
 }
 
 fn keys(status: &Shown) -> String {

@@ -69,11 +69,11 @@ impl Verify {
             return check_proof(&path, &key, json);
         }
         let report = claviger_audit::verify(&log.dirs, &key).map_err(|e| unreadable(&e))?;
-        match json {
-            true => output::json(&as_json(&report))?,
-            false => show(&report, &log, &key)?,
-        }
-        Ok(u8::from(!report.is_whole()))
+        let shown = match json {
+            true => output::json(&as_json(&report)),
+            false => show(&report, &log, &key),
+        };
+        Failure::verdict(u8::from(!report.is_whole()), shown)
     }
 }
 
@@ -82,26 +82,26 @@ fn check_proof(path: &Path, key: &VerifierKey, json: bool) -> Result<u8, Failure
     let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
     let proof: Proof = serde_json::from_str(&text).map_err(|e| bad(format!("not what `claviger audit prove` writes: {e}")))?;
     let checked = proof.check(key);
-    match (&checked, json) {
+    let shown = match (&checked, json) {
         (Ok(entry), true) => output::json(&serde_json::json!({
             "proven": true, "log": key.name(), "index": proof.index, "size": proof.size, "record": as_record(entry),
-        }))?,
+        })),
         (Err(problem), true) => {
-            output::json(&serde_json::json!({ "proven": false, "log": key.name(), "index": proof.index, "problem": problem }))?;
+            output::json(&serde_json::json!({ "proven": false, "log": key.name(), "index": proof.index, "problem": problem }))
         }
         (Ok(entry), false) => {
-            record::table([&AuditItem { index: proof.index, record: as_record(entry) }]).print()?;
+            let record = record::table([&AuditItem { index: proof.index, record: as_record(entry) }]).print();
             let mut table = Table::plain();
             table.row(["result", &format!("this is record {} of {} signed for in {}", proof.index, proof.size, key.name())]);
-            table.print()?;
+            record.and_then(|()| table.print())
         }
         (Err(problem), false) => {
             let mut table = Table::plain();
             table.row(["WRONG", problem]);
-            table.print()?;
+            table.print()
         }
-    }
-    Ok(u8::from(checked.is_err()))
+    };
+    Failure::verdict(u8::from(checked.is_err()), shown)
 }
 
 /// An entry as JSON, which every record is; as text if a later server wrote something else.
