@@ -108,12 +108,12 @@ pub(crate) mod statements {
          WHERE (epoch, revision) > (?, ?) ORDER BY epoch, revision LIMIT ?";
 
     pub(crate) const LOAD_KEYS: &str = "SELECT id, incarnation, generation, kind, meta, mac, epoch, revision FROM \"keys\" \
-         WHERE id > ? ORDER BY id LIMIT ?";
+         WHERE id > CAST(? AS TEXT) ORDER BY id LIMIT ?";
     pub(crate) const LOAD_VERSIONS: &str = "SELECT key_id, incarnation, version_id, wrapped_key, data_len, \
          CASE WHEN data_len <= ? THEN data ELSE data_tag END FROM versions \
-         WHERE (key_id, incarnation, version_id) > (?, ?, ?) ORDER BY key_id, incarnation, version_id LIMIT ?";
+         WHERE (key_id, incarnation, version_id) > (CAST(? AS TEXT), ?, ?) ORDER BY key_id, incarnation, version_id LIMIT ?";
     pub(crate) const LOAD_TOMBSTONES: &str = "SELECT key_id, incarnation, body, mac, epoch, revision FROM tombstones \
-         WHERE (key_id, incarnation) > (?, ?) ORDER BY key_id, incarnation LIMIT ?";
+         WHERE (key_id, incarnation) > (CAST(? AS TEXT), ?) ORDER BY key_id, incarnation LIMIT ?";
     pub(crate) const LOAD_GRANTS: &str =
         "SELECT prefix, incarnation, generation, body, mac, epoch, revision FROM \"grants\" ORDER BY prefix";
 }

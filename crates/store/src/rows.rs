@@ -166,8 +166,9 @@ pub(crate) fn bind_key_ref(query: Query, key: &KeyRef) -> Query {
     query.bind(key.id.as_str().to_owned()).bind(key.incarnation.0.cast_signed())
 }
 
-/// A row's place in its table: id, incarnation, version, as they are stored, so that the order is the database's.
-pub(crate) type Place = (String, i64, i64);
+/// A row's place in its table: id, incarnation, version, as they are stored, so that the order is the database's. An id
+/// that is damaged has its place, too, so it is bytes.
+pub(crate) type Place = (Vec<u8>, i64, i64);
 
 pub(crate) fn id_place(row: &Row) -> Result<Place, StoreError> {
     Ok((column(row, 0)?, 0, 0))
@@ -183,7 +184,7 @@ pub(crate) fn version_place(row: &Row) -> Result<Place, StoreError> {
 
 /// Where a page starts: after a place, or before every id.
 pub(crate) fn bind_id_after(query: Query, last: Option<&Place>) -> Query {
-    query.bind(last.map_or_else(String::new, |(id, ..)| id.clone()))
+    query.bind(last.map_or_else(Vec::new, |(id, ..)| id.clone()))
 }
 
 pub(crate) fn bind_key_ref_after(query: Query, last: Option<&Place>) -> Query {

@@ -199,6 +199,32 @@ async fn a_row_that_does_not_decode_is_delivered_as_damaged_and_can_be_deleted()
 }
 
 #[tokio::test]
+async fn a_last_row_whose_id_is_no_text_takes_out_itself_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let f = new_store(&file(&dir)).await;
+    let ids: Vec<_> = (0..1100).map(|i| format!("k{i:04}")).collect();
+    f.done(&ids.iter().map(|id| create(id, 1)).collect::<Vec<_>>()).await;
+    for (id, bytes) in [("k1023", "6b31303233ff"), ("k1099", "6b31303939ff")] {
+        raw(&file(&dir), &format!("UPDATE keys SET id = CAST(x'{bytes}' AS TEXT) WHERE id = '{id}'")).await;
+        raw(&file(&dir), &format!("UPDATE versions SET key_id = CAST(x'{bytes}' AS TEXT) WHERE key_id = '{id}'")).await;
+    }
+    let (mut keys, mut versions, mut damaged) = (0, 0, Vec::new());
+    let mut visit = |rows: Vec<Loaded>| {
+        for row in rows {
+            match row {
+                Loaded::Key(..) => keys += 1,
+                Loaded::Version(_) => versions += 1,
+                Loaded::Damaged(DamagedRow::Other(what, _)) => damaged.push(what),
+                other => panic!("{other:?}"),
+            }
+        }
+        Ok(())
+    };
+    f.store.load(0, &mut visit).await.unwrap();
+    assert_eq!((keys, versions, damaged), (1098, 1098, ["a key", "a key", "a version", "a version"].map(String::from).to_vec()));
+}
+
+#[tokio::test]
 async fn old_changes_are_given_up_in_small_steps_and_the_newest_stay() {
     const OLD: u64 = 3000;
     let dir = tempfile::tempdir().unwrap();
