@@ -10,8 +10,8 @@ use claviger_domain::{
     Acl, Clock, Generation, Grant, Incarnation, KeyId, RequestId, Revision, Timestamp, Version, VersionId, VersionState,
 };
 use claviger_ports::{
-    AuditError, AuditSink, BarrierRow, ChangeRow, DamagedRow, DigestDelta, HeadError, HeadRow, HeadSealer, KeyRow, Loaded, LoadedVersion,
-    Store, StoreError, Target,
+    AuditError, AuditSink, BarrierRow, ChangeRow, DamagedRow, DigestDelta, GrantRow, HeadError, HeadRow, HeadSealer, KeyRow, Loaded,
+    LoadedVersion, Store, StoreError, Target, TombstoneRow,
 };
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
@@ -401,13 +401,7 @@ impl<'a> Loading<'a> {
                 self.digest = add(self.digest, stands);
                 match self.ring.open_grant(&row) {
                     Ok(grant) => drop(self.tables.grants.insert(row.prefix, Granted { grant: Arc::new(grant), digest: stands })),
-                    Err(why) => {
-                        let as_it_was = self.ring.digest_grant_as_it_was(&row);
-                        self.suspects.push(Suspect { of: Some(Target::Prefix(row.prefix.clone())), stands, as_it_was });
-                        self.others.push((format!("the grants of prefix `{}`", row.prefix), why.to_string()));
-                        let wreck = Wreck::of((row.incarnation, row.generation), stands, &why.to_string());
-                        self.tables.damaged_grants.insert(row.prefix, wreck);
-                    }
+                    Err(why) => self.take_damaged_grant(row, stands, why.to_string()),
                 }
             }
             Loaded::Tombstone(row, revision) => {
@@ -415,13 +409,33 @@ impl<'a> Loading<'a> {
                 self.digest = add(self.digest, stands);
                 match self.ring.open_tombstone(&row) {
                     Ok(tombstone) => self.bury(tombstone, revision),
-                    Err(why) => {
-                        self.suspects.push(Suspect { of: None, stands, as_it_was: self.ring.digest_tombstone_as_it_was(&row) });
-                        self.others.push((format!("the tombstone of `{}`", row.key.id), why.to_string()));
-                    }
+                    Err(why) => self.take_damaged_tombstone(&row, stands, why.to_string()),
                 }
             }
+            Loaded::Damaged(DamagedRow::Grant(row, why)) => {
+                let stands = self.ring.digest_grant(&row);
+                self.digest = add(self.digest, stands);
+                self.take_damaged_grant(row, stands, why);
+            }
+            Loaded::Damaged(DamagedRow::Tombstone(row, why)) => {
+                let stands = self.ring.digest_tombstone(&row);
+                self.digest = add(self.digest, stands);
+                self.take_damaged_tombstone(&row, stands, why);
+            }
         }
+    }
+
+    fn take_damaged_grant(&mut self, row: GrantRow, stands: DigestDelta, why: String) {
+        let as_it_was = self.ring.digest_grant_as_it_was(&row);
+        self.suspects.push(Suspect { of: Some(Target::Prefix(row.prefix.clone())), stands, as_it_was });
+        self.others.push((format!("the grants of prefix `{}`", row.prefix), why.clone()));
+        let wreck = Wreck::of((row.incarnation, row.generation), stands, &why);
+        self.tables.damaged_grants.insert(row.prefix, wreck);
+    }
+
+    fn take_damaged_tombstone(&mut self, row: &TombstoneRow, stands: DigestDelta, why: String) {
+        self.suspects.push(Suspect { of: None, stands, as_it_was: self.ring.digest_tombstone_as_it_was(row) });
+        self.others.push((format!("the tombstone of `{}`", row.key.id), why));
     }
 
     fn take_damaged(&mut self, row: KeyRow, stands: DigestDelta, why: String) {

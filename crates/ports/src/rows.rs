@@ -164,7 +164,11 @@ pub enum DamagedRow {
     Key(KeyRow, String),
     /// A version's.
     Version(KeyRef, String),
-    /// One that does not even say whose it is, or one that is neither a key's nor a version's; the first text names its kind.
+    /// A prefix grant's, which counts as it stands.
+    Grant(GrantRow, String),
+    /// A tombstone's, which counts as it stands.
+    Tombstone(TombstoneRow, String),
+    /// One that does not even say whose it is or what it holds; the first text names its kind.
     Other(String, String),
 }
 

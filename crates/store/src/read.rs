@@ -43,11 +43,11 @@ pub(crate) async fn load(conn: &mut Connection, inline_limit: u64, visit: Visit<
     };
     let tombstone = |row: &Row| {
         let read = rows::tombstone_at(row).map(|(row, at)| Loaded::Tombstone(row, at));
-        rows::or_damaged(read, "a tombstone", |_| None)
+        rows::or_damaged(read, "a tombstone", |why| Some(DamagedRow::Tombstone(rows::tombstone(row).ok()?, why)))
     };
     let grant = |row: &Row| {
         let read = rows::grant_at(row).map(|(row, at)| Loaded::Grant(row, at));
-        rows::or_damaged(read, "a prefix's grants", |_| None)
+        rows::or_damaged(read, "a prefix's grants", |why| Some(DamagedRow::Grant(rows::grant(row).ok()?, why)))
     };
     let versions = |last: Option<&Place>| rows::bind_version_after(sqlx::query(statements::LOAD_VERSIONS).bind(limit), last);
     let keys = |last: Option<&Place>| rows::bind_id_after(sqlx::query(statements::LOAD_KEYS), last);

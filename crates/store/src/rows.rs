@@ -111,12 +111,22 @@ pub(crate) fn grant_standing(row: &Row) -> Result<(Prefix, (Incarnation, Generat
 }
 
 pub(crate) fn grant_at(row: &Row) -> Result<(GrantRow, Revision), StoreError> {
+    Ok((grant(row)?, revision(row, 5)?))
+}
+
+/// A prefix's grants without the columns that count in no sum.
+pub(crate) fn grant(row: &Row) -> Result<GrantRow, StoreError> {
     let (prefix, (incarnation, generation)) = grant_standing(row)?;
-    Ok((GrantRow { prefix, incarnation, generation, body: bytes(row, 3)?, mac: bytes(row, 4)? }, revision(row, 5)?))
+    Ok(GrantRow { prefix, incarnation, generation, body: bytes(row, 3)?, mac: bytes(row, 4)? })
 }
 
 pub(crate) fn tombstone_at(row: &Row) -> Result<(TombstoneRow, Revision), StoreError> {
-    Ok((TombstoneRow { key: key_ref(row)?, body: bytes(row, 2)?, mac: bytes(row, 3)? }, revision(row, 4)?))
+    Ok((tombstone(row)?, revision(row, 4)?))
+}
+
+/// A tombstone without the columns that count in no sum.
+pub(crate) fn tombstone(row: &Row) -> Result<TombstoneRow, StoreError> {
+    Ok(TombstoneRow { key: key_ref(row)?, body: bytes(row, 2)?, mac: bytes(row, 3)? })
 }
 
 /// The sixth column is the data, or its tag alone where the data is longer than `inline_limit`: a column less per row is

@@ -155,8 +155,10 @@ async fn a_row_that_does_not_decode_is_delivered_as_damaged_and_can_be_deleted()
     let dir = tempfile::tempdir().unwrap();
     let f = new_store(&file(&dir)).await;
     f.done(&["good", "kind", "epoch", "version", "length"].map(|id| create(id, 1))).await;
-    f.done(&[create("text", 1)]).await;
+    f.done(&[create("text", 1), create("gone", 1), suite::delete("gone", 1, 1)]).await;
     for sql in [
+        "INSERT INTO grants (prefix, incarnation, generation, epoch, revision, mac, body) VALUES ('p/', 1, 3, -1, 7, x'09', x'08')",
+        "UPDATE tombstones SET epoch = -1 WHERE key_id = 'gone'",
         "UPDATE keys SET kind = 999 WHERE id = 'kind'",
         "UPDATE keys SET epoch = -1 WHERE id = 'epoch'",
         "UPDATE versions SET version_id = 0 WHERE key_id = 'version'",
@@ -172,6 +174,8 @@ async fn a_row_that_does_not_decode_is_delivered_as_damaged_and_can_be_deleted()
             Loaded::Version(version) => format!("version of {}", version.key.id),
             Loaded::Damaged(DamagedRow::Key(row, _)) => format!("damaged key {}", row.id),
             Loaded::Damaged(DamagedRow::Version(key, _)) => format!("damaged version of {}", key.id),
+            Loaded::Damaged(DamagedRow::Grant(row, _)) => format!("damaged grants of {}", row.prefix),
+            Loaded::Damaged(DamagedRow::Tombstone(row, _)) => format!("damaged tombstone of {}", row.key.id),
             Loaded::Damaged(DamagedRow::Other(what, _)) => format!("damaged {what}"),
             Loaded::Grant(..) | Loaded::Tombstone(..) => "other".to_owned(),
         }));
@@ -181,8 +185,10 @@ async fn a_row_that_does_not_decode_is_delivered_as_damaged_and_can_be_deleted()
     found.sort_unstable();
     let wanted = [
         "damaged a version",
+        "damaged grants of p/",
         "damaged key epoch",
         "damaged key kind",
+        "damaged tombstone of gone",
         "damaged version of length",
         "damaged version of version",
         "key good",

@@ -565,3 +565,25 @@ async fn a_change_on_its_way_refuses_and_allows_nothing() {
     let (revoked, added) = tokio::join!(site.set(&alice, "db", "user:bob", Capabilities::NONE), add);
     assert!(revoked.is_err() && added.is_ok(), "{added:?}");
 }
+
+#[tokio::test]
+async fn grants_and_tombstones_of_which_a_column_is_damaged_refuse_no_start_and_grants_can_be_replaced() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    site.create(&alice, "gone", "x", &[]).await.unwrap();
+    site.engine.delete(&alice, "test", "gone", Precondition::Any).await.unwrap();
+    site.grant("app/", &[("user:bob", read_only().capabilities())], false).await.unwrap();
+    site.store.alter(|row| match row {
+        Loaded::Grant(row, _) if row.prefix.as_str() == "app/" => Loaded::Damaged(DamagedRow::Grant(row, "an epoch".into())),
+        Loaded::Tombstone(row, _) => Loaded::Damaged(DamagedRow::Tombstone(row, "an epoch".into())),
+        other => other,
+    });
+    let started = site.restart().await.unwrap();
+    assert_eq!((started.report.tampered, started.report.damaged_others.len()), (false, 2), "{:?}", started.report);
+    let system = Caller::system("test", RequestId(9));
+    let bob = (acl(&[("user:bob", read_only().capabilities())]), false);
+    let app = Prefix::parse("app/").unwrap();
+    started.engine.change_prefix(&system, "test", &app, Some(bob), Precondition::Any).await.unwrap();
+    *site.store.altered.lock() = None;
+    assert!(site.restart().await.unwrap().report.digest_matches);
+}
