@@ -228,8 +228,16 @@ impl Contents {
         let bad = bad.into_iter().map(|(id, version, why)| (id, format!("version {version}: {why}")));
         let bad: Vec<_> = std::mem::take(&mut self.unreadable).into_iter().chain(bad).collect();
         for (id, why) in bad {
-            let Some(Slot::Good(entry)) = self.tables.keys.get(&id) else { continue };
-            let wreck = Wreck::torn(entry.clone(), &why);
+            let entry = match self.tables.keys.get(&id) {
+                Some(Slot::Good(entry)) => entry.clone(),
+                // Its record is damaged, too, and it is told of already.
+                Some(Slot::Damaged(_)) => {
+                    self.tables.torn.keys.insert(id);
+                    continue;
+                }
+                Some(Slot::Doubtful(_)) | None => continue,
+            };
+            let wreck = Wreck::torn(entry, &why);
             self.tables.keys.insert(id.clone(), Slot::Damaged(Arc::new(wreck)));
             self.tables.damaged.insert(id.clone());
             self.report.keys -= 1;

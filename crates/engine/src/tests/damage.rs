@@ -587,3 +587,21 @@ async fn grants_and_tombstones_of_which_a_column_is_damaged_refuse_no_start_and_
     *site.store.altered.lock() = None;
     assert!(site.restart().await.unwrap().report.digest_matches);
 }
+
+#[tokio::test]
+async fn a_key_whose_record_and_version_are_both_damaged_refuses_no_start() {
+    let site = Site::new().await;
+    for id in ["good", "both"] {
+        site.create(&user("alice"), id, "x", &[]).await.unwrap();
+    }
+    site.store.alter(|row| match row {
+        Loaded::Key(row, _) if row.id.as_str() == "both" => Loaded::Damaged(DamagedRow::Key(row, "an epoch".into())),
+        Loaded::Version(v) if v.key.id.as_str() == "both" => Loaded::Damaged(DamagedRow::Version(v.key, "no such version".into())),
+        other => other,
+    });
+    let started = site.restart().await.unwrap();
+    assert_eq!((started.report.tampered, started.report.damaged.len(), started.report.keys), (false, 1, 1), "{:?}", started.report);
+    started.engine.delete(&user("root"), "test", "both", Precondition::Any).await.unwrap();
+    *site.store.altered.lock() = None;
+    assert!(site.restart().await.unwrap().report.digest_matches);
+}
