@@ -20,6 +20,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
+/// Four times the largest request, a head of 1 MiB and a body of 10 MiB, whose buffer may have grown to 16.
+const LEAST_BUFFERED: usize = 80 << 20;
+
 /// A configuration that cannot be used, and what to do about it.
 #[derive(Debug, Error)]
 #[error("{place}: {problem}")]
@@ -315,6 +318,10 @@ fn resolve_limits(raw: &raw::Limits, source: &Source<'_>) -> Result<Limits, Conf
     limits.connections = size("limits.connections", raw.connections, limits.connections)?;
     limits.connections_per_address = size("limits.connections_per_address", raw.connections_per_address, limits.connections_per_address)?;
     limits.buffered_bytes = size("limits.buffered_bytes", raw.buffered_bytes, limits.buffered_bytes)?;
+    if limits.buffered_bytes < LEAST_BUFFERED {
+        let why = format!("must be at least {LEAST_BUFFERED}: an address gets a quarter, which must hold the largest request");
+        return Err(source.error("limits.buffered_bytes", why));
+    }
     limits.head_time = seconds("limits.head_seconds", raw.head_seconds, limits.head_time)?;
     limits.body_time = seconds("limits.body_seconds", raw.body_seconds, limits.body_time)?;
     limits.idle_time = seconds("limits.idle_seconds", raw.idle_seconds, limits.idle_time)?;
@@ -532,6 +539,7 @@ mod tests {
             (format!("{GOOD}[log]\ncolour = 1\n"), "claviger.toml:7", "colour"),
             (format!("{GOOD}[keys]\nmax_value = 99999999\n"), "claviger.toml:7", "10485760"),
             (format!("{GOOD}[keys]\nmax_answer = 99999\n"), "claviger.toml:7", "keys.max_value"),
+            (format!("{GOOD}[limits]\nbuffered_bytes = 33554432\n"), "claviger.toml:7", "83886080"),
             (format!("{GOOD}[knox]\nenabled = \"yes\"\n"), "claviger.toml:7", "boolean"),
             (format!("{GOOD}[knox]\nenabled = true\nstrictness = \"lax\"\n"), "claviger.toml:8", "reference"),
             (

@@ -50,7 +50,7 @@ const FIELDS: &[Field] = &[
         "buffered_bytes",
         "268435456",
         "256 MiB",
-        "Memory that large request heads and bodies may hold together, and a quarter of it those of one address (IPv6: a /64). A request beyond it gets 503.",
+        "Memory that large request heads and bodies may hold together, and a quarter of it those of one address (IPv6: a /64). A request beyond it gets 503. At least 80 MiB.",
     ),
     ("limits", "handshake_seconds", "10", "10", "A TLS handshake that takes longer is dropped."),
     ("limits", "head_seconds", "10", "10", "A request head that takes longer gets 408."),

@@ -3,10 +3,11 @@
 //! What hyper itself refuses (malformed frames, header lists over the limit, targets that `http::Uri` does not take)
 //! it answers itself; [`Service::refused`] does not hear of it.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::budget::{Held, Pool};
 use super::call::Call;
@@ -38,6 +40,8 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// buffers for as long as the connection, and with them the end of the last request and the beginning of the last answer;
 /// nothing but closing makes it give them up. A client that comes back resumes its TLS session.
 const IDLE: Duration = Duration::from_secs(3);
+/// An answer is handed to hyper in parts of this size.
+const PART: usize = 16 * 1024;
 /// What may wait to be sent on one stream.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -59,6 +63,8 @@ where
         _ = serving.as_mut() => return,
         () = front.shutdown.wait() => {}
         () = idle(&activity, front.limits.idle_time.min(IDLE)) => {}
+        // A client that does not take its answers has them kept in memory for as long as it likes.
+        () = stalled(&activity, front.limits.write_stall) => return,
     }
     serving.as_mut().graceful_shutdown();
     let _ = serving.await;
@@ -88,12 +94,25 @@ async fn idle(activity: &Activity, period: Duration) {
     }
 }
 
+/// Returns once an answer has waited for its client for at least one `period`, and at most one and a half.
+async fn stalled(activity: &Activity, period: Duration) {
+    loop {
+        sleep(period / 2).await;
+        if activity.waiting.lock().values().any(|since| since.elapsed() >= period) {
+            return;
+        }
+    }
+}
+
 /// Whether requests are open on a connection, and whether any came lately.
 #[derive(Default)]
 struct Activity {
     open: AtomicUsize,
     came: AtomicBool,
     pool: Pool,
+    /// Answers of which more is there than the client has taken, and since when it has taken nothing.
+    waiting: Mutex<HashMap<u64, Instant>>,
+    answers: AtomicU64,
 }
 
 impl Activity {
@@ -209,7 +228,7 @@ fn convert(response: Response, is_head: bool, watch: Watch, active: Active) -> h
         ResponseBody::Stream(stream) => (None, Content::Stream(stream, watch)),
     };
     let content = if is_bodiless { Content::Full(None) } else { content };
-    let mut out = http::Response::new(OutBody { content, _active: active });
+    let mut out = http::Response::new(OutBody::new(content, active));
     *out.status_mut() = http::StatusCode::from_u16(response.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in &response.headers {
         let value = HeaderValue::from_bytes(&response::safe_value(value.as_bytes()));
@@ -225,7 +244,34 @@ fn convert(response: Response, is_head: bool, watch: Watch, active: Active) -> h
 
 struct OutBody {
     content: Content,
-    _active: Active,
+    active: Active,
+    number: u64,
+}
+
+impl OutBody {
+    fn new(content: Content, active: Active) -> Self {
+        let number = active.0.answers.fetch_add(1, Ordering::Relaxed);
+        let body = Self { content, active, number };
+        if matches!(body.content, Content::Full(Some(_))) {
+            body.waits();
+        }
+        body
+    }
+
+    /// From now on it is the client's turn.
+    fn waits(&self) {
+        self.active.0.waiting.lock().insert(self.number, Instant::now());
+    }
+
+    fn is_taken(&self) {
+        self.active.0.waiting.lock().remove(&self.number);
+    }
+}
+
+impl Drop for OutBody {
+    fn drop(&mut self) {
+        self.is_taken();
+    }
 }
 
 enum Content {
@@ -238,13 +284,25 @@ impl Body for OutBody {
     type Error = Infallible;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut self.get_mut().content {
-            Content::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        let this = self.get_mut();
+        // hyper asks only when the client has room for more.
+        let part = match &mut this.content {
+            Content::Full(bytes) => {
+                // In parts, since hyper keeps what it is given whole, whatever room there is.
+                let part = bytes.as_mut().map(|bytes| bytes.split_to(bytes.len().min(PART)));
+                bytes.take_if(|rest| rest.is_empty());
+                Poll::Ready(part)
+            }
             Content::Stream(stream, watch) => match stream.as_mut().poll_next(cx) {
-                Poll::Ready(part) => Poll::Ready(part.map(|part| Ok(Frame::data(part)))),
                 Poll::Pending => watch.poll_started(cx).map(|()| None),
+                part => part,
             },
+        };
+        match &part {
+            Poll::Ready(Some(_)) if !this.is_end_stream() => this.waits(),
+            _ => this.is_taken(),
         }
+        part.map(|part| part.map(|part| Ok(Frame::data(part))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -335,6 +393,32 @@ mod tests {
         open.iter().for_each(tokio::task::JoinHandle::abort);
         sleep(Duration::from_millis(200)).await;
         assert_eq!(front.budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_take_its_answer_is_cut_off_and_a_slow_one_is_not() {
+        let front = Echo::front(Limits { write_stall: Duration::from_millis(400), ..Limits::default() });
+        let (near, far) = tokio::io::duplex(1 << 16);
+        tokio::spawn(serve(far, connection(), front.clone()));
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let narrow = builder.initial_stream_window_size(64 * 1024).initial_connection_window_size(1 << 20);
+        let (mut sender, driver) = narrow.handshake(TokioIo::new(near)).await.unwrap();
+        tokio::spawn(driver);
+        let get = || http::Request::get("https://knox/large").body(Full::<Bytes>::default()).unwrap();
+        let mut slow = sender.send_request(get()).await.unwrap().into_body();
+        let mut taken = 0;
+        while let Some(frame) = slow.frame().await {
+            taken += frame.unwrap().into_data().unwrap_or_default().len();
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(taken, 1 << 20);
+        let _untaken = sender.send_request(get()).await.unwrap();
+        let is_cut_off = async {
+            while !sender.is_closed() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), is_cut_off).await.unwrap();
     }
 
     #[tokio::test]
