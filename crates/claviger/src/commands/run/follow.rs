@@ -3,8 +3,9 @@
 //! # Guarantees
 //! - Whatever the server does, what is known stays: a read that fails, in whole or for some keys, is tried again until it
 //!   succeeds, and meanwhile the watch is listened to.
-//! - A key is gone when the server says so in as many words: `deleted` or `revoked` in an event, `deleted` in an answer. Any
-//!   other refusal, such as unavailable or denied, takes nothing away. It is told once.
+//! - A key is gone when the server says so in as many words, in an event or in an answer: deleted or revoked. (Of a right
+//!   that was taken today's server tells in events only.) Any other refusal, such as unavailable or denied, takes nothing
+//!   away. It is told once.
 
 use super::{KeyChange, Update, Values};
 use crate::failure::{Code, Failure, NOT_FOUND, code_of_problem};
@@ -42,6 +43,7 @@ struct Refused {
 #[derive(Debug, PartialEq, Eq)]
 enum Meaning {
     Deleted,
+    Revoked,
     /// It may well be given a moment later.
     NotNow,
     /// The server has the key in hand, and will say when that changes.
@@ -88,6 +90,7 @@ async fn read(client: &Client, ids: &[KeyId], min: Option<Revision>) -> Result<R
 fn meaning(code: &str) -> Meaning {
     match code {
         "deleted" => Meaning::Deleted,
+        "revoked" => Meaning::Revoked,
         "denied" | "not_found" | "expired" => Meaning::Nothing,
         // Also what a later server may say: a change must not be forgotten because its read failed.
         _ => Meaning::NotNow,
@@ -246,6 +249,7 @@ impl Follower {
             let change = KeyChange { revision: revision_of(&id), id };
             match meaning {
                 Meaning::Deleted => self.ended(change, Update::Deleted).await?,
+                Meaning::Revoked => self.ended(change, Update::Revoked).await?,
                 Meaning::NotNow => {
                     if failure.code != Code::Unavailable && !self.unreadable.contains(&change.id) {
                         self.send(Update::Note(format!("{}; the program keeps the last value, trying again", failure.what()))).await?;
@@ -307,7 +311,7 @@ mod tests {
 
     #[test]
     fn only_an_explicit_answer_says_that_a_key_is_gone() {
-        assert_eq!(meaning("deleted"), Meaning::Deleted);
+        assert_eq!((meaning("deleted"), meaning("revoked")), (Meaning::Deleted, Meaning::Revoked));
         for code in ["denied", "not_found", "expired"] {
             assert_eq!(meaning(code), Meaning::Nothing, "{code}");
         }

@@ -4,9 +4,8 @@
 //! and ends the program. Between the first and the last is a channel, so that the last is tested without a server.
 //!
 //! # Guarantees
-//! - The program is never ended because a server fails: it keeps what it has. Only an explicit event that a key was
-//!   deleted or the right to read it taken, or an answer that it was deleted, can end it, and only if `--on-revoked stop`
-//!   asks for that.
+//! - The program is never ended because a server fails: it keeps what it has. Only an explicit event or answer that a
+//!   key was deleted, or that the right to read it was taken, can end it, and only if `--on-revoked stop` asks for that.
 //! - Between the first read and the watch no change is lost: the watch begins at the revision of the read.
 //! - The exit code is the program's own.
 //!
