@@ -51,12 +51,12 @@ impl Lint {
         if hidden > 0 {
             eprintln!("note: the rights of {hidden} keys are not visible to you and were not looked at");
         }
-        match session.json {
-            true => output::json(&serde_json::json!({ "findings": findings, "looked_at": listed.len(), "not_visible": hidden }))?,
-            false if findings.is_empty() => output::line(&format!("nothing found in {} lists of rights", listed.len()))?,
-            false => table(&findings).print()?,
-        }
-        Ok(u8::from(!findings.is_empty()))
+        let shown = match session.json {
+            true => output::json(&serde_json::json!({ "findings": findings, "looked_at": listed.len(), "not_visible": hidden })),
+            false if findings.is_empty() => output::line(&format!("nothing found in {} lists of rights", listed.len())),
+            false => table(&findings).print(),
+        };
+        Failure::verdict(u8::from(!findings.is_empty()), shown)
     }
 }
 
