@@ -63,7 +63,7 @@ fn problems(store: &Store, vitals: &Vitals) -> Vec<Finding> {
             .to_owned()
     });
     say(!store.is_settled, "store_unsettled", &|| {
-        "what became of a commit is not known: reads show what was known before it, and nothing is written; look at the server's log and the disk".to_owned()
+        "what became of a commit is not known: what it touches cannot be read, and nothing is written; look at the server's log and the disk".to_owned()
     });
     if let Some(detail) = vitals.audit.trouble() {
         say(true, &format!("audit_{}", vitals.audit.name()), &|| detail.clone());
