@@ -268,25 +268,7 @@ impl AuditLog {
         if entry.is_empty() || entry.len() > MAX_ENTRY {
             return self.refuse(AuditError::EntrySize { len: entry.len() });
         }
-        // Hashed here, outside the lock and while the writer waits for the disk.
-        let leaf = leaf_hash(entry);
-        let mut queue = self.shared.queue.lock();
-        if let Some(error) = queue.refusal(entry.len(), self.config.queue_bytes) {
-            drop(queue);
-            return self.refuse(error);
-        }
-        let batch = &mut queue.batch;
-        let position = batch.leaves.len() as u64;
-        push_entry(&mut batch.bytes, entry);
-        batch.leaves.push(leaf);
-        let group = batch.group.clone();
-        let enough = queue.batch.leaves.len() >= queue.wanted;
-        let wake = enough && std::mem::take(&mut queue.idle);
-        drop(queue);
-        if wake {
-            self.shared.work.notify_one();
-        }
-        AppendFuture::queued(group, position)
+        self.enqueue(entry.len(), self.config.queue_bytes, std::iter::once((entry, leaf_hash(entry))))
     }
 
     /// Queues several entries at once: they get consecutive indexes and are written together. The future is that of all,
@@ -298,15 +280,23 @@ impl AuditLog {
         }
         let leaves: Vec<_> = entries.iter().map(|entry| leaf_hash(entry)).collect();
         let length = entries.iter().map(|entry| entry.len() + 4).sum::<usize>();
-        let mut queue = self.shared.queue.lock();
         // Whatever the bound, one record finds room when little else waits.
-        if let Some(error) = queue.refusal(length, self.config.queue_bytes.max(length * 2)) {
+        self.enqueue(length, self.config.queue_bytes.max(length * 2), entries.iter().map(Vec::as_slice).zip(leaves))
+    }
+
+    /// Queues entries of `length` bytes together, and their leaves, which are hashed already: outside the lock and while the
+    /// writer waits for the disk. The future is that of the last one.
+    fn enqueue<'a>(&self, length: usize, bound: usize, entries: impl Iterator<Item = (&'a [u8], Hash)>) -> AppendFuture {
+        let mut queue = self.shared.queue.lock();
+        if let Some(error) = queue.refusal(length, bound) {
             drop(queue);
             return self.refuse(error);
         }
         let batch = &mut queue.batch;
-        entries.iter().for_each(|entry| push_entry(&mut batch.bytes, entry));
-        batch.leaves.extend(leaves);
+        for (entry, leaf) in entries {
+            push_entry(&mut batch.bytes, entry);
+            batch.leaves.push(leaf);
+        }
         let (group, last) = (batch.group.clone(), batch.leaves.len() as u64 - 1);
         let enough = queue.batch.leaves.len() >= queue.wanted;
         let wake = enough && std::mem::take(&mut queue.idle);

@@ -90,7 +90,7 @@ pub fn authorize<'a, C: cap::Kind>(
         let using = Capabilities::USE.contains(wanted);
         return if using { Err(Denied::Lacks(wanted)) } else { Ok(permit()) };
     }
-    match worth(caller, &key.acl, key.separate_duties, prefixes) {
+    match permits_by(caller, &key.acl, key.separate_duties, prefixes) {
         all if all.contains(wanted) => Ok(permit()),
         all if all.is_empty() => Err(Denied::Unseen),
         _ => Err(Denied::Lacks(wanted)),
@@ -102,14 +102,21 @@ pub fn permits<'a>(caller: &Caller, key: &KeyMeta, prefixes: impl IntoIterator<I
     permits_by(caller, &key.acl, key.separate_duties, prefixes)
 }
 
-/// As [`permits`], for a key of which only this is known: its own list, and whether its duties are separate.
+/// As [`permits`], for a key of which only this is known: its own list, and whether its duties are separate. Where they are,
+/// who administers, by whatever list and under whatever name of his, uses nothing ▲.
 pub fn permits_by<'a>(
     caller: &Caller,
     acl: &Acl,
     separate_duties: bool,
     prefixes: impl IntoIterator<Item = &'a PrefixGrant>,
 ) -> Capabilities {
-    worth(caller, acl, separate_duties, prefixes)
+    let mut administers = separate_duties && acl.could_be_administered_by(caller);
+    let mut all = rights(acl, caller);
+    for prefix in prefixes {
+        all = all.union(rights(&prefix.acl, caller));
+        administers = administers || (separate_duties && prefix.acl.could_be_administered_by(caller));
+    }
+    on_key(if administers { all.minus(Capabilities::USE) } else { all })
 }
 
 /// Each grant that reaches `caller` on `key` and what it is worth there. The sum of what counts is what [`authorize`] goes by.
@@ -135,18 +142,6 @@ pub fn may_create<'a>(caller: &Caller, id: &KeyId, prefixes: impl IntoIterator<I
 fn rights(acl: &Acl, caller: &Caller) -> Capabilities {
     let reach = |g: &&Grant| caller.identities().any(|i| g.principal.matches(i));
     acl.grants().iter().filter(reach).fold(Capabilities::NONE, |sum, g| sum.union(g.capabilities))
-}
-
-/// What the key's own grants and those of its prefixes are worth together: where duties are separate, who administers, by
-/// whatever list and under whatever name of his, uses nothing ▲.
-fn worth<'a>(caller: &Caller, acl: &Acl, separate_duties: bool, prefixes: impl IntoIterator<Item = &'a PrefixGrant>) -> Capabilities {
-    let mut administers = separate_duties && acl.could_be_administered_by(caller);
-    let mut all = rights(acl, caller);
-    for prefix in prefixes {
-        all = all.union(rights(&prefix.acl, caller));
-        administers = administers || (separate_duties && prefix.acl.could_be_administered_by(caller));
-    }
-    on_key(if administers { all.minus(Capabilities::USE) } else { all })
 }
 
 /// What of a set says something about a key that is there: who may create others may not know of it for that.

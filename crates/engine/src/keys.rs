@@ -491,22 +491,8 @@ impl Engine {
             if !precondition.holds(meta.incarnation, meta.generation) {
                 return Err(Error::Conflict(Conflict::Changed));
             }
-            let ring = self.ring();
-            let deleted = Created { at: self.now(), by: caller.name().into() };
-            let covering = self.memory.read(|t| t.covering_now(&meta.id));
-            let acl = last_rights(&meta.acl, meta.separate_duties, &covering);
-            let tombstone = Tombstone { key: permit.key().clone(), acl, deleted };
-            let row = ring.seal_tombstone(&tombstone);
-            let write = Write {
-                target: Target::Key(meta.id.clone()),
-                expected: Expected::At(meta.incarnation, meta.generation),
-                digest: entry
-                    .sealed
-                    .iter()
-                    .fold(add(ring.digest_tombstone(&row), negate(entry.digest)), |sum, s| add(sum, negate(s.digest))),
-                effect: Effect::DeleteKey(row),
-                change: self.change(caller, Action::Delete),
-            };
+            let last = (&meta.acl, meta.separate_duties);
+            let (write, tombstone) = self.burial(caller, permit.key().clone(), meta.generation, last, entry.counted());
             match self.submit(write, Apply::Delete(Box::new(tombstone))).await {
                 Ok(revision) => return Ok((revision, meta.acl.clone(), permit.allowed_by().cloned())),
                 Err(Error::Conflict(_)) if precondition == Precondition::Any => {}
@@ -514,6 +500,31 @@ impl Engine {
             }
         }
         Err(Error::Conflict(Conflict::Changed))
+    }
+
+    /// The write that deletes a key, and the tombstone it leaves; who read it by a prefix is told of the deletion too. `last` is
+    /// the key's own list and whether its duties are separate, `counted` what the head counts for its rows.
+    pub(crate) fn burial(
+        &self,
+        caller: &Caller,
+        key: KeyRef,
+        generation: Generation,
+        last: (&Acl, bool),
+        counted: DigestDelta,
+    ) -> (Write, Tombstone) {
+        let covering = self.memory.read(|t| t.covering_now(&key.id));
+        let deleted = Created { at: self.now(), by: caller.name().into() };
+        let tombstone = Tombstone { key, acl: last_rights(last.0, last.1, &covering), deleted };
+        let ring = self.ring();
+        let row = ring.seal_tombstone(&tombstone);
+        let write = Write {
+            target: Target::Key(tombstone.key.id.clone()),
+            expected: Expected::At(tombstone.key.incarnation, generation),
+            digest: add(ring.digest_tombstone(&row), negate(counted)),
+            effect: Effect::DeleteKey(row),
+            change: self.change(caller, Action::Delete),
+        };
+        (write, tombstone)
     }
 
     /// The common way of every change of a key: authorize, work out, seal, commit, record. A change that is worked out to
@@ -707,7 +718,7 @@ pub(crate) fn permitted<C: cap::Kind>(tables: &Tables, caller: &Caller, id: &str
 
 /// Everyone who has a right on a key, by its own list or by a prefix, in one list: a tombstone's, which must not change its
 /// mind when grants on prefixes do.
-pub(crate) fn last_rights(acl: &Acl, separate_duties: bool, covering: &[Arc<PrefixGrant>]) -> Acl {
+fn last_rights(acl: &Acl, separate_duties: bool, covering: &[Arc<PrefixGrant>]) -> Acl {
     let uses_nothing = |c: Capabilities| separate_duties && c.contains(Capability::Admin);
     let worth = |c: Capabilities| if uses_nothing(c) { c.minus(Capabilities::USE) } else { c };
     let more = covering.iter().flat_map(|p| p.acl.grants()).map(|grant| Grant {

@@ -2,10 +2,10 @@
 
 use crate::{Error, Refusal};
 use ahash::AHashMap;
-use claviger_crypto::Tombstone;
+use claviger_crypto::{Tombstone, add};
 use claviger_domain::{
-    Acl, Caller, Capabilities, Capability, Generation, Incarnation, KeyId, KeyMeta, Prefix, PrefixGrant, Revision, VersionId, VersionState,
-    permits,
+    Acl, Caller, Capabilities, Generation, Incarnation, KeyId, KeyMeta, Prefix, PrefixGrant, Revision, VersionId, VersionState, permits,
+    permits_by,
 };
 use claviger_ports::{DigestDelta, Sealed, Target};
 use parking_lot::RwLock;
@@ -90,7 +90,7 @@ pub(crate) struct Tables {
 impl Wreck {
     /// What the head counts for it.
     pub(crate) fn counted(&self) -> DigestDelta {
-        claviger_crypto::add(self.stands, self.excess)
+        add(self.stands, self.excess)
     }
 }
 
@@ -117,6 +117,11 @@ pub(crate) struct Memory(RwLock<Tables>);
 impl Entry {
     pub(crate) fn sealed(&self, version: VersionId) -> Option<&SealedVersion> {
         self.sealed.iter().find(|s| s.version == version).map(|s| &**s)
+    }
+
+    /// What the head counts for it: its row and those of its versions.
+    pub(crate) fn counted(&self) -> DigestDelta {
+        self.sealed.iter().fold(self.digest, |sum, s| add(sum, s.digest))
     }
 
     /// The same entry once more; sealed data is shared.
@@ -245,13 +250,11 @@ impl Tables {
     /// which its forger could do as well; to say "not found" to its readers would be a lie that costs more.
     fn hides_damage(&self, caller: &Caller, id: &str) -> bool {
         let Some((id, Slot::Damaged(wreck))) = self.keys.get_key_value(id) else { return false };
-        let creates = Capabilities::of([Capability::Create]);
-        let reaching = |acl: &Acl| acl.reaching(caller).any(|g| !g.capabilities.minus(creates).is_empty());
-        let seen = match &wreck.entry {
-            Some(entry) => !self.permits(caller, entry).is_empty(),
-            None => reaching(&wreck.claimed) || self.covering(id).any(|p| reaching(&p.acl)),
+        let rights = match &wreck.entry {
+            Some(entry) => self.permits(caller, entry),
+            None => permits_by(caller, &wreck.claimed, false, self.covering(id)),
         };
-        !seen && caller.system_reason().is_none()
+        rights.is_empty() && caller.system_reason().is_none()
     }
 }
 
@@ -278,7 +281,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use claviger_domain::{
-        Acl, Created, Generation, Identity, Incarnation, KeyKind, Labels, Preset, Proven, RequestId, Timestamp, Version, Versions,
+        Acl, Capability, Created, Generation, Identity, Incarnation, KeyKind, Labels, Preset, Proven, RequestId, Timestamp, Version,
+        Versions,
     };
 
     fn user(name: &str) -> Caller {

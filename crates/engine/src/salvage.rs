@@ -3,14 +3,13 @@
 //! Nothing is mended here: what does not authenticate is not believed, not even its grants.
 
 use crate::commit::Apply;
-use crate::keys::last_rights;
 use crate::memory::{Slot, Wreck};
 use crate::start::Engine;
 use crate::{Conflict, Error, Note};
-use claviger_crypto::{Tombstone, add, negate};
-use claviger_domain::audit::{Action, Outcome, RightsChange};
-use claviger_domain::{Acl, Caller, Created, KeyId, KeyRef, Prefix, Revision};
-use claviger_ports::{DigestDelta, Effect, Expected, Target, Write};
+use claviger_crypto::add;
+use claviger_domain::audit::{Outcome, RightsChange};
+use claviger_domain::{Acl, Caller, KeyId, KeyRef, Prefix, Revision};
+use claviger_ports::DigestDelta;
 use std::sync::Arc;
 
 impl Engine {
@@ -39,21 +38,9 @@ impl Engine {
         let (id, wreck, torn) = self.wreck(id)?;
         let acl = wreck.entry.as_ref().map(|entry| entry.meta.acl.clone()).unwrap_or_default();
         let (incarnation, generation) = wreck.standing;
-        let deleted = Created { at: self.now(), by: caller.name().into() };
-        // Who read it by a prefix is told of the deletion: those grants are authentic.
-        let covering = self.memory.read(|t| t.covering_now(&id));
         let separate_duties = wreck.entry.as_ref().is_some_and(|entry| entry.meta.separate_duties);
-        let last = last_rights(&acl, separate_duties, &covering);
-        let tombstone = Tombstone { key: KeyRef { id: id.clone(), incarnation }, acl: last, deleted };
-        let ring = self.ring();
-        let row = ring.seal_tombstone(&tombstone);
-        let write = Write {
-            target: Target::Key(id),
-            expected: Expected::At(incarnation, generation),
-            digest: add(ring.digest_tombstone(&row), negate(add(wreck.counted(), torn))),
-            effect: Effect::DeleteKey(row),
-            change: self.change(caller, Action::Delete),
-        };
+        let key = KeyRef { id, incarnation };
+        let (write, tombstone) = self.burial(caller, key, generation, (&acl, separate_duties), add(wreck.counted(), torn));
         Ok((self.submit(write, Apply::Delete(Box::new(tombstone))).await?, acl))
     }
 

@@ -204,7 +204,7 @@ impl Wreck {
         Self {
             why: why.into(),
             standing: (entry.meta.incarnation, entry.meta.generation),
-            stands: entry.sealed.iter().fold(entry.digest, |sum, s| add(sum, s.digest)),
+            stands: entry.counted(),
             excess: DigestDelta::default(),
             entry: Some(entry),
             claimed: Acl::default(),

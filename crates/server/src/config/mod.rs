@@ -271,7 +271,7 @@ impl Config {
             },
             certificate: required("tls.certificate", tls.certificate)?,
             private_key: required("tls.private_key", tls.private_key)?,
-            watches_per_identity: resolve_watches(limits.watches_per_identity, source)?,
+            watches_per_identity: size("limits.watches_per_identity", limits.watches_per_identity, 1000, source)?,
             limits: resolve_limits(&limits, source)?,
             store: store.path.clone().unwrap_or_else(|| data.join("claviger.db")),
             root: root.folder.unwrap_or_else(|| data.join("root")),
@@ -294,25 +294,22 @@ fn host_name() -> String {
     }
 }
 
-fn resolve_watches(raw: Option<u64>, source: &Source<'_>) -> Result<usize, ConfigError> {
-    match raw {
-        Some(0) => Err(source.error("limits.watches_per_identity", "must be greater than zero")),
-        Some(count) => Ok(usize::try_from(count).unwrap_or(usize::MAX)),
-        None => Ok(1000),
+fn positive(field: &str, value: u64, source: &Source<'_>) -> Result<u64, ConfigError> {
+    if value == 0 { Err(source.error(field, "must be greater than zero")) } else { Ok(value) }
+}
+
+fn size(field: &str, value: Option<u64>, default: usize, source: &Source<'_>) -> Result<usize, ConfigError> {
+    match value {
+        Some(v) => Ok(usize::try_from(positive(field, v, source)?).unwrap_or(usize::MAX)),
+        None => Ok(default),
     }
 }
 
 fn resolve_limits(raw: &raw::Limits, source: &Source<'_>) -> Result<Limits, ConfigError> {
     let mut limits = Limits::default();
-    let positive = |field: &str, value: u64| {
-        if value == 0 { Err(source.error(field, "must be greater than zero")) } else { Ok(value) }
-    };
-    let size = |field: &str, value: Option<u64>, default: usize| match value {
-        Some(v) => Ok(usize::try_from(positive(field, v)?).unwrap_or(usize::MAX)),
-        None => Ok(default),
-    };
+    let size = |field: &str, value, default| size(field, value, default, source);
     let seconds = |field: &str, value: Option<u64>, default: Duration| match value {
-        Some(v) => Ok(Duration::from_secs(positive(field, v)?)),
+        Some(v) => Ok(Duration::from_secs(positive(field, v, source)?)),
         None => Ok(default),
     };
     limits.connections = size("limits.connections", raw.connections, limits.connections)?;

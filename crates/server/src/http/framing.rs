@@ -24,6 +24,16 @@ pub(crate) enum Framing {
     Chunked,
 }
 
+impl Framing {
+    /// How many bytes of body the client says it sends.
+    pub(crate) fn announced(self) -> Option<u64> {
+        match self {
+            Self::Length(length) => Some(length),
+            Self::Chunked => None,
+        }
+    }
+}
+
 /// What a head says about the message and the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Plan {

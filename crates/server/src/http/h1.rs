@@ -82,7 +82,7 @@ where
     let body = match plan.framing {
         Framing::Length(0) => Received::whole(Bytes::new()),
         _ => {
-            let limit = body_limit(&head, &plan, connection, front);
+            let limit = front.body_limit(&head, plan.framing.announced(), connection);
             wire.read_body(&plan, limit).await?
         }
     };
@@ -99,13 +99,6 @@ where
         (false, true) if wire.input.is_empty() => Err(Stop::Finished),
         (false, _) => Err(Stop::Unread),
     }
-}
-
-/// The most bytes of body that are kept of this client.
-fn body_limit<S: Service>(head: &Head, plan: &Plan, connection: &Connection, front: &Front<S>) -> usize {
-    let (limit, unproven) = (front.service.body_limit(head), front.limits.unproven_body);
-    let is_small = matches!(plan.framing, Framing::Length(length) if length <= unproven as u64);
-    if is_small || limit <= unproven || front.service.may_send(head, connection) { limit } else { unproven }
 }
 
 /// Why a connection ends.

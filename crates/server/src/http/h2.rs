@@ -159,7 +159,8 @@ async fn answer<S: Service>(
     let is_refused = active.is_one_too_many(&front.limits) || !held.cover(head.size());
     let collected = match is_refused {
         false => {
-            let limit = body_limit(&head, &body, &connection, &front);
+            let announced = if body.is_end_stream() { Some(0) } else { body.size_hint().upper() };
+            let limit = front.body_limit(&head, announced, &connection);
             Box::pin(collect(body, limit, head.size(), &front.limits, &mut held)).await
         }
         true => Err(Refusal::Overloaded),
@@ -178,13 +179,6 @@ async fn answer<S: Service>(
         Err(why) => (front.service.refused(&connection, why), active),
     };
     Ok(convert(response, is_head, watch, active))
-}
-
-/// The most bytes of body that are kept of this client.
-fn body_limit<S: Service>(head: &Head, body: &Incoming, connection: &Connection, front: &Front<S>) -> usize {
-    let (limit, unproven) = (front.service.body_limit(head), front.limits.unproven_body);
-    let is_small = body.is_end_stream() || body.size_hint().upper().is_some_and(|length| length <= unproven as u64);
-    if is_small || limit <= unproven || front.service.may_send(head, connection) { limit } else { unproven }
 }
 
 /// Reads a body to its end, or to where it is too long; `beside` is what the request holds already.

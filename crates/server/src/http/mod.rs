@@ -141,4 +141,11 @@ impl<S: Service> Front<S> {
         let budget = Budget::new(limits.buffered_bytes);
         Arc::new(Self { service, limits, budget, shutdown })
     }
+
+    /// The most bytes of body that are kept of this client, who announced so many, or not how many.
+    fn body_limit(&self, head: &Head, announced: Option<u64>, connection: &Connection) -> usize {
+        let (limit, unproven) = (self.service.body_limit(head), self.limits.unproven_body);
+        let is_small = announced.is_some_and(|length| length <= unproven as u64);
+        if is_small || limit <= unproven || self.service.may_send(head, connection) { limit } else { unproven }
+    }
 }

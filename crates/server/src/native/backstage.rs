@@ -51,6 +51,28 @@ pub struct Vitals {
     pub sink_lines_dropped: u64,
 }
 
+#[cfg(test)]
+impl Vitals {
+    /// Those of a server with which all is well.
+    pub(super) fn healthy() -> Self {
+        Self {
+            uptime_seconds: 7,
+            memory: "locked".to_owned(),
+            memory_is_locked: true,
+            sums_match: true,
+            accepts_tampering: false,
+            damaged_rights: 0,
+            audit_entries: 12,
+            audit_signed: 10,
+            audit_first: 0,
+            audit_retention_days: None,
+            audit: AuditState::Healthy,
+            audit_reserve: 64 << 20,
+            sink_lines_dropped: 0,
+        }
+    }
+}
+
 /// How the audit log fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuditState {

@@ -119,22 +119,7 @@ mod tests {
     use super::*;
 
     fn well() -> (Store, Vitals) {
-        let vitals = Vitals {
-            uptime_seconds: 7,
-            memory: "memory is locked".to_owned(),
-            memory_is_locked: true,
-            sums_match: true,
-            accepts_tampering: false,
-            damaged_rights: 0,
-            audit_entries: 12,
-            audit_signed: 10,
-            audit_first: 0,
-            audit_retention_days: None,
-            audit: AuditState::Healthy,
-            audit_reserve: 64 << 20,
-            sink_lines_dropped: 0,
-        };
-        (Store { damaged: 0, named: Vec::new(), is_settled: true }, vitals)
+        (Store { damaged: 0, named: Vec::new(), is_settled: true }, Vitals::healthy())
     }
 
     #[test]
