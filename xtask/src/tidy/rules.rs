@@ -23,6 +23,7 @@ const AUDIT: &str = "claviger-audit";
 const AUTHN: &str = "claviger-authn";
 const SERVER: &str = "claviger-server";
 const CLIENT: &str = "claviger-client";
+const NODE: &str = "claviger-node";
 const TESTKIT: &str = "claviger-testkit";
 
 /// The server's side, which code at a caller never holds.
@@ -56,7 +57,19 @@ pub(super) const CRATES: &[Crate] = &[
         never_reach: &["kube", CLIENT],
     },
     Crate { name: CLIENT, may_use: &[WIRE, DOMAIN], never_direct: &[], never_reach: SERVER_SIDE },
-    Crate { name: "claviger", may_use: &[SERVER, CLIENT, WIRE, DOMAIN, AUDIT], never_direct: &["sqlx", "hyper"], never_reach: &[TESTKIT] },
+    Crate {
+        name: NODE,
+        may_use: &[CLIENT, WIRE, CRYPTO, DOMAIN],
+        // What runs on a machine holds no authority and no database.
+        never_direct: &[PORTS],
+        never_reach: &[ENGINE, STORE, AUDIT, AUTHN, SERVER, "sqlx", "hyper"],
+    },
+    Crate {
+        name: "claviger",
+        may_use: &[SERVER, NODE, CLIENT, WIRE, DOMAIN, AUDIT],
+        never_direct: &["sqlx", "hyper"],
+        never_reach: &[TESTKIT],
+    },
     Crate {
         name: TESTKIT,
         may_use: &[DOMAIN, PORTS, CRYPTO, ENGINE, STORE, AUDIT, AUTHN, WIRE, SERVER, CLIENT],
@@ -131,6 +144,7 @@ pub(super) const TEXTS: &[Text] = &[
             "crates/wire/",
             "crates/server/",
             "crates/client/",
+            "crates/node/",
             "crates/claviger/",
             TEST_TOOLS,
         ],

@@ -1,0 +1,8 @@
+//! The node agent: what keeps one machine's secrets at hand, and gives them only to the users and groups that may have them.
+//!
+//! [`knox_folder`] is Knox's cache folder as Knox's own client, daemon and command share it.
+//!
+//! What it deliberately does not do: it holds no certificate authority and no database, and it can obtain nothing that the
+//! machine's own certificate could not.
+
+pub mod knox_folder;
