@@ -15,7 +15,7 @@ const MAX_VALUE: u64 = 64 << 20;
 #[derive(Args)]
 pub(crate) struct ValueSource {
     /// Read the value from FILE instead of standard input; `-` is standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "file", value_name = "FILE")]
     from_file: Option<PathBuf>,
     /// Leave out one line break at the value's end.
     #[arg(long)]
@@ -23,6 +23,11 @@ pub(crate) struct ValueSource {
 }
 
 impl ValueSource {
+    /// Whether it is standard input, by not having been told otherwise.
+    pub(crate) fn is_default(&self) -> bool {
+        self.from_file.is_none()
+    }
+
     /// Reads the value. On a terminal it is asked for without showing it.
     pub(crate) fn read(&self) -> Result<SecretBytes, Failure> {
         let file = self.from_file.as_deref().filter(|p| *p != Path::new("-"));
@@ -45,6 +50,23 @@ impl ValueSource {
         }
         Ok(SecretBytes::new(std::mem::take(&mut *value)))
     }
+}
+
+/// Asks for a value twice on a terminal that shows neither.
+pub(crate) fn ask_twice() -> Result<SecretBytes, Failure> {
+    let mut value = ask_hidden("value: ")?;
+    if value.is_empty() {
+        return Err(Failure::usage("there is no value: nothing was typed").next("nothing was changed; try again"));
+    }
+    match *ask_hidden("once more: ")? == *value {
+        true => Ok(SecretBytes::new(std::mem::take(&mut *value))),
+        false => Err(Failure::usage("the two are not the same").next("nothing was changed; try again")),
+    }
+}
+
+/// Whether somebody sits in front.
+pub(crate) fn is_interactive() -> bool {
+    isatty(io::stdin())
 }
 
 fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {

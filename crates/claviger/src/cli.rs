@@ -58,6 +58,11 @@ enum Command {
     Create(create::Create),
     /// Add a version to a key.
     Add(add::Add),
+    // What a command says of itself stands in its own file.
+    Put(put::Put),
+    Edit(edit::Edit),
+    #[command(subcommand)]
+    Generate(generate::Generate),
     /// Make an active version the primary one.
     Promote(states::Promote),
     /// Stop giving out an active version.
@@ -124,6 +129,10 @@ impl Cli {
             Command::Get(c) => online(global, async |s| c.run(s).await),
             Command::Create(c) => online(global, async |s| c.run(s).await),
             Command::Add(c) => online(global, async |s| c.run(s).await),
+            Command::Put(c) => online(global, async |s| c.run(s).await),
+            Command::Edit(c) => online(global, async |s| c.run(s).await),
+            Command::Generate(c) if c.has_target() => online(global, async |s| c.put(s).await),
+            Command::Generate(c) => c.print(global.json),
             Command::Promote(c) => online(global, async |s| c.run(s).await),
             Command::Deactivate(c) => online(global, async |s| c.run(s).await),
             Command::Reactivate(c) => online(global, async |s| c.run(s).await),

@@ -82,6 +82,12 @@ impl Failure {
         self
     }
 
+    /// With one more thing to do about it.
+    pub(crate) fn also(mut self, step: impl Into<String>) -> Self {
+        self.next = Some(self.next.map_or_else(String::new, |before| format!("{before}; ")) + &step.into());
+        self
+    }
+
     /// Writing to standard output failed.
     pub(crate) fn output(error: &std::io::Error) -> Self {
         let quiet = error.kind() == std::io::ErrorKind::BrokenPipe;

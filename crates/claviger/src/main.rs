@@ -6,9 +6,13 @@
 mod ask;
 mod cli;
 mod commands;
+mod deposit;
+mod editor;
 mod failure;
+mod memory;
 mod output;
 mod parse;
+mod random;
 mod wipe;
 
 use clap::Parser;

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// The command as the administrator starts it.
-fn command(server: &TestServer, arguments: &[&str]) -> Command {
+pub(crate) fn command(server: &TestServer, arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
     for name in ["CLAVIGER_ADDR", "CLAVIGER_CA", "CLAVIGER_TOKEN"] {
@@ -18,7 +18,7 @@ fn command(server: &TestServer, arguments: &[&str]) -> Command {
 }
 
 /// The command as the machine `dev-machine` starts it.
-fn as_machine(server: &TestServer, arguments: &[&str]) -> Command {
+pub(crate) fn as_machine(server: &TestServer, arguments: &[&str]) -> Command {
     let mut command = command(server, arguments);
     command.env_remove("CLAVIGER_TOKEN");
     command.env("CLAVIGER_CERT", server.env("CLAVIGER_MACHINE_CERT")).env("CLAVIGER_KEY", server.env("CLAVIGER_MACHINE_KEY"));
@@ -26,7 +26,7 @@ fn as_machine(server: &TestServer, arguments: &[&str]) -> Command {
 }
 
 /// Exit code, standard output and standard error.
-fn finish(mut command: Command, input: &str) -> (i32, String, String) {
+pub(crate) fn finish(mut command: Command, input: &str) -> (i32, String, String) {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // A command that reads nothing may be gone already.
     child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
@@ -36,22 +36,22 @@ fn finish(mut command: Command, input: &str) -> (i32, String, String) {
 }
 
 /// Standard output of a command that succeeds.
-fn done(server: &TestServer, arguments: &[&str]) -> String {
+pub(crate) fn done(server: &TestServer, arguments: &[&str]) -> String {
     with_input(server, arguments, "")
 }
 
-fn with_input(server: &TestServer, arguments: &[&str], input: &str) -> String {
+pub(crate) fn with_input(server: &TestServer, arguments: &[&str], input: &str) -> String {
     let (code, out, err) = finish(command(server, arguments), input);
     assert_eq!(code, 0, "{arguments:?}: {err}");
     out
 }
 
-fn json(server: &TestServer, arguments: &[&str]) -> Value {
+pub(crate) fn json(server: &TestServer, arguments: &[&str]) -> Value {
     serde_json::from_str(&done(server, &[arguments, &["--json"]].concat())).unwrap()
 }
 
 /// The id of the newest version.
-fn newest(server: &TestServer, key: &str) -> String {
+pub(crate) fn newest(server: &TestServer, key: &str) -> String {
     json(server, &["versions", key])["versions"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned()
 }
 

@@ -10,6 +10,7 @@ mod matrix;
 mod operation;
 mod records;
 mod smoke;
+mod tools;
 
 use claviger_testkit::{Options, TestServer};
 use std::path::Path;

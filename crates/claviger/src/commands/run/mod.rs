@@ -16,13 +16,13 @@
 //! the program itself has started, and a program that gains privileges when it is run (set-user-ID) run on alone. The files
 //! then stay until they are removed.
 
-mod files;
 mod follow;
 mod orphan;
 mod supervise;
 
 use crate::cli::Session;
 use crate::failure::Failure;
+use crate::memory::Folder;
 use crate::parse;
 use clap::{Args, ValueEnum};
 use claviger_domain::{KeyId, SecretBytes};
@@ -136,7 +136,7 @@ impl Run {
         let (values, position) = follow::begin(&session.client, &ids).await?;
         let folder = match plan.files.is_empty() {
             true => None,
-            false => Some(files::Folder::make(dir.as_deref())?),
+            false => Some(Folder::make("run", dir.as_deref()).map_err(|f| f.next("give one with --dir, mount a tmpfs, or use --env"))?),
         };
         let (updates, received) = mpsc::channel(16);
         // Only now: the program starts without waiting for the watch.

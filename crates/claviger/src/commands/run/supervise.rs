@@ -13,10 +13,10 @@
 //! # Assumptions
 //! Nobody else in this process waits for the child.
 
-use super::files::Folder;
 use super::orphan;
 use super::{FOLDER_VARIABLE, KeyChange, OnChange, OnRevoked, Plan, Update, Values, until};
 use crate::failure::{Code, Failure};
+use crate::memory::Folder;
 use crate::output;
 use claviger_client::Backoff;
 use claviger_domain::{KeyId, SecretBytes};
@@ -483,7 +483,7 @@ mod tests {
         let (updates, received_updates) = mpsc::channel(8);
         let (signals, received) = mpsc::channel(8);
         let ended = tokio::spawn(async move {
-            let folder = Folder::make(None).unwrap();
+            let folder = Folder::make("run", None).unwrap();
             let signals = Signals { child: signal(SignalKind::child()).unwrap(), received };
             supervise_with(&plan, Some(&folder), values("one"), received_updates, signals, Terminal::None).await
         });

@@ -16,34 +16,44 @@ const MEMORY_ONLY: [u32; 2] = [
 
 /// A folder of mode 0700 in memory; removed with all it holds when dropped.
 #[derive(Debug)]
-pub(super) struct Folder(PathBuf);
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// The command that it is for.
+    command: &'static str,
+}
 
 impl Folder {
-    /// Makes a folder in `parent`, or where the system keeps such things.
+    /// Makes a folder for `command` in `parent`, or where the system keeps such things.
     ///
     /// # Errors
-    /// No place that is held in memory; the message says what to do.
-    pub(super) fn make(parent: Option<&Path>) -> Result<Self, Failure> {
+    /// No place that is held in memory.
+    pub(crate) fn make(command: &'static str, parent: Option<&Path>) -> Result<Self, Failure> {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|v| !v.is_empty()).map(PathBuf::from);
         let candidates = match parent {
             Some(given) => vec![given.to_owned()],
             None => runtime.into_iter().chain([PathBuf::from("/dev/shm")]).collect(),
         };
         let place = candidates.iter().find(|p| is_in_memory(p)).ok_or_else(|| nowhere(&candidates))?;
-        let path = place.join(format!("claviger-run-{}-{:08x}", std::process::id(), distinct()));
+        let path = place.join(format!("claviger-{command}-{}-{:08x}", std::process::id(), distinct()));
         let made = DirBuilder::new().mode(0o700).create(&path);
         made.map_err(|e| Failure::other(format!("making {}: {e}", path.display())))?;
-        Ok(Self(path))
+        Ok(Self { path, command })
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
-        &self.0
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves it where it is, with what it holds.
+    pub(crate) fn keep(mut self) -> PathBuf {
+        // An empty path is none to remove.
+        std::mem::take(&mut self.path)
     }
 
     /// Writes `value` beside the file `name`, readable by the user only. Nobody sees it before [`Staged::publish`].
-    pub(super) fn stage(&self, name: &Path, value: &SecretBytes) -> io::Result<Staged> {
-        let path = self.0.join(name);
+    pub(crate) fn stage(&self, name: &Path, value: &SecretBytes) -> io::Result<Staged> {
+        let path = self.path.join(name);
         if let Some(parent) = path.parent() {
             DirBuilder::new().mode(0o700).recursive(true).create(parent)?;
         }
@@ -59,14 +69,14 @@ impl Folder {
 
 /// A value that is written whole but not yet in its place; removed when dropped.
 #[derive(Debug)]
-pub(super) struct Staged {
+pub(crate) struct Staged {
     beside: PathBuf,
     path: PathBuf,
 }
 
 impl Staged {
     /// Puts it in its place; whoever reads sees the old value or the new one.
-    pub(super) fn publish(&self) -> io::Result<()> {
+    pub(crate) fn publish(&self) -> io::Result<()> {
         std::fs::rename(&self.beside, &self.path)
     }
 }
@@ -80,8 +90,12 @@ impl Drop for Staged {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(e) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("claviger run: secrets are left in {}: {e}", self.0.display());
+        let Self { path, command } = &*self;
+        if path.as_os_str().is_empty() {
+            return;
+        }
+        if let Err(e) = std::fs::remove_dir_all(path) {
+            eprintln!("claviger {command}: secrets are left in {}: {e}", path.display());
         }
     }
 }
@@ -94,7 +108,6 @@ fn is_in_memory(path: &Path) -> bool {
 fn nowhere(candidates: &[PathBuf]) -> Failure {
     let tried: Vec<_> = candidates.iter().map(|p| p.display().to_string()).collect();
     Failure::other(format!("no folder for the files: {} is not held in memory (tmpfs)", tried.join(" or ")))
-        .next("give one with --dir, mount a tmpfs, or use --env")
 }
 
 /// A number that this process has not used before. Names need not be secret: the folder is private.
@@ -117,7 +130,7 @@ mod tests {
 
     #[test]
     fn files_are_private_replaced_as_a_whole_and_gone_at_the_end() {
-        let folder = Folder::make(None).unwrap();
+        let folder = Folder::make("run", None).unwrap();
         let path = folder.path().to_owned();
         assert_eq!(mode(&path), 0o700);
         for value in ["one", "two"] {
@@ -132,8 +145,15 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_is_kept_stays() {
+        let path = Folder::make("edit", None).unwrap().keep();
+        assert!(path.is_dir());
+        std::fs::remove_dir(path).unwrap();
+    }
+
+    #[test]
     fn what_cannot_be_put_in_its_place_leaves_nothing_behind() {
-        let folder = Folder::make(None).unwrap();
+        let folder = Folder::make("run", None).unwrap();
         std::fs::create_dir(folder.path().join("key")).unwrap();
         let staged = folder.stage(Path::new("key"), &SecretBytes::new(b"one".to_vec())).unwrap();
         assert!(staged.publish().is_err());
@@ -143,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_folder_on_a_disk_is_refused() {
-        assert!(Folder::make(Some(Path::new("/proc"))).is_err());
-        assert!(Folder::make(Some(Path::new("/nowhere"))).is_err());
+        assert!(Folder::make("run", Some(Path::new("/proc"))).is_err());
+        assert!(Folder::make("run", Some(Path::new("/nowhere"))).is_err());
     }
 }
