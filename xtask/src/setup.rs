@@ -32,6 +32,8 @@ const TO_TEST: &[Package] = &[
     Package { name: "procps", program: "kill", why: "tests that end or signal a process" },
     Package { name: "e2fsprogs", program: "chattr", why: "tests of files that even root cannot write" },
     Package { name: "mount", program: "mount", why: "tests of a full disk" },
+    Package { name: "python3", program: "python3", why: "tests that ask Google's Tink, which they install from PyPI" },
+    Package { name: "python3-venv", program: "python3", why: "the folder that Tink is installed in" },
 ];
 
 /// Installs all that is missing: Debian packages, then the pinned cargo-deny.

@@ -42,6 +42,11 @@ pub fn root_file(bytes: &[u8]) {
     }
 }
 
+/// A Tink keyset: what reads is written in one form, and every primitive takes it or names what is wrong.
+pub fn tink_keyset(bytes: &[u8]) {
+    crate::tink::fuzz::keyset(bytes);
+}
+
 fn is_canonical<T: Canonical>(bytes: &[u8]) {
     if let Ok(value) = T::decode(bytes) {
         assert_eq!(&*value.encode(), bytes, "only canonical bytes decode");

@@ -50,6 +50,7 @@ mod root;
 mod rows;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
+pub mod tink;
 mod version;
 
 pub use digest::{add, negate};
