@@ -65,7 +65,9 @@ impl Deposit {
     pub(crate) async fn create(&self, session: &Session, id: &KeyId, data: &SecretBytes) -> Result<KeyInfo, Error> {
         let request = CreateKey {
             id: id.to_string(),
-            data: String::new(),
+            kind: None,
+            policy: None,
+            data: None,
             acl: Vec::new(),
             description: self.description.clone(),
             labels: self.labels.clone(),
@@ -73,12 +75,12 @@ impl Deposit {
             max_lifetime: None,
             expires: self.expires.clone(),
         };
-        session.client.create(request, data).await
+        session.client.create(request, Some(data)).await
     }
 
     /// Adds a version.
     pub(crate) async fn add(&self, session: &Session, id: &KeyId, data: &SecretBytes) -> Result<Placed, Error> {
-        let added = session.client.add_version(id, data, self.expires.clone(), self.promote, self.if_match.as_deref()).await?;
+        let added = session.client.add_version(id, Some(data), self.expires.clone(), self.promote, self.if_match.as_deref()).await?;
         let Changed { revision, version, .. } = added;
         let state = if self.promote { "primary" } else { "active" };
         Ok(Placed { id: id.to_string(), done: "added", version: version.unwrap_or_default(), state, revision })

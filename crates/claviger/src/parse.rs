@@ -1,6 +1,6 @@
 //! What stands on the command line, parsed once into the domain's types.
 
-use claviger_domain::{Capabilities, Capability, KeyId, Prefix, Principal, Revision, Timestamp, VersionId};
+use claviger_domain::{Capabilities, Capability, KeyId, KeyKind, Prefix, Principal, Revision, Timestamp, VersionId};
 use claviger_wire::native::{GrantEntry, names, rfc3339_to_unix, unix_to_rfc3339};
 use std::time::Duration;
 
@@ -24,6 +24,12 @@ pub(crate) fn version_id(text: &str) -> Result<VersionId, String> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     let parsed = text.parse().ok().filter(|_| digits).and_then(VersionId::new);
     parsed.ok_or_else(|| "a version is a number, as `claviger versions` lists them".to_owned())
+}
+
+/// A key's kind.
+pub(crate) fn kind(text: &str) -> Result<KeyKind, String> {
+    let names = || KeyKind::ALL.map(KeyKind::name).join(", ");
+    KeyKind::from_name(text).ok_or_else(|| format!("there are {}", names()))
 }
 
 /// A revision, `EPOCH.NUMBER`.

@@ -94,9 +94,9 @@ impl Client {
         self.get(target.build()).await
     }
 
-    /// Makes a key; `request.data` is filled in from `data`.
-    pub async fn create(&self, mut request: wire::CreateKey, data: &SecretBytes) -> Answered<wire::KeyInfo> {
-        request.data = encode(data);
+    /// Makes a key; `request.data` is filled in from `data`, which only secrets have.
+    pub async fn create(&self, mut request: wire::CreateKey, data: Option<&SecretBytes>) -> Answered<wire::KeyInfo> {
+        request.data = data.map(encode);
         let call = Request::new("POST", "/api/v1/keys").json(&request);
         request.data.zeroize();
         self.call(call).await?.json()
@@ -135,16 +135,16 @@ impl Client {
         self.get(format!("/api/v1/keys/{id}/-/versions")).await
     }
 
-    /// Adds a version, which becomes primary at once if `promote`. `expires` is an RFC 3339 time.
+    /// Adds a version, which becomes primary at once if `promote`. `expires` is an RFC 3339 time. Only secrets have `data`.
     pub async fn add_version(
         &self,
         id: &KeyId,
-        data: &SecretBytes,
+        data: Option<&SecretBytes>,
         expires: Option<String>,
         promote: bool,
         if_match: Option<&str>,
     ) -> Answered<wire::Changed> {
-        let mut body = wire::AddVersion { data: encode(data), expires, promote };
+        let mut body = wire::AddVersion { data: data.map(encode), expires, promote };
         let call = Request::new("POST", format!("/api/v1/keys/{id}/-/versions")).json(&body);
         body.data.zeroize();
         self.change(call, if_match).await

@@ -6,8 +6,8 @@
 
 use crate::{Head, Malformation, Tombstone};
 use claviger_domain::{
-    Acl, Capabilities, Created, Generation, Grant, Incarnation, KeyId, KeyKind, KeyMeta, KeyRef, Labels, Prefix, PrefixGrant, Principal,
-    Revision, Timestamp, Version, VersionId, VersionState, Versions,
+    Acl, Capabilities, Created, Generation, Grant, Incarnation, KeyId, KeyKind, KeyMeta, KeyPolicy, KeyRef, Labels, Prefix, PrefixGrant,
+    Principal, Revision, Timestamp, Version, VersionId, VersionState, Versions,
 };
 use claviger_ports::{DigestDelta, LogCheckpoint};
 use std::sync::Arc;
@@ -54,12 +54,32 @@ pub(crate) trait Canonical: Sized {
     }
 }
 
+/// Format 1 is that of secrets that have no more than the first fields, and of no other keys. Format 2 has those fields and
+/// then sections: a count, and for each its number, its length and its bytes, in ascending order of the numbers. A section
+/// stands there only if it says something; one that this program does not know is refused, since it may restrict the key.
 impl Canonical for KeyMeta {
-    const FORMAT: u8 = 1;
+    const FORMAT: u8 = 2;
+
+    fn format(&self) -> u8 {
+        if self.kind.is_read() && self.sections().is_empty() { 1 } else { Self::FORMAT }
+    }
 
     fn write(&self, out: &mut Writer) {
-        // Destructured: a new field that is not authenticated would be a hole.
-        let Self { id, incarnation, generation, kind, acl, versions, separate_duties, max_lifetime, description, labels, created } = self;
+        // Destructured: a new field that is not authenticated would be a hole. What is ignored here is in the sections.
+        let Self {
+            id,
+            incarnation,
+            generation,
+            kind,
+            acl,
+            versions,
+            separate_duties,
+            max_lifetime,
+            description,
+            labels,
+            created,
+            policy: _,
+        } = self;
         out.text(id.as_str());
         out.fixed(incarnation.0);
         out.number(generation.0);
@@ -73,23 +93,71 @@ impl Canonical for KeyMeta {
         out.labels(labels);
         out.acl(acl);
         out.versions(versions);
+        if self.format() == Self::FORMAT {
+            out.sections(&self.sections());
+        }
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self> {
-        let id = from.key_id()?;
-        let incarnation = Incarnation(from.fixed()?);
-        let generation = Generation(from.number()?);
-        let kind = from.byte()?;
-        let kind = KeyKind::from_code(kind).ok_or(Malformation::Code { field: "kind", code: kind.into() })?;
-        let [separate_duties, has_lifetime] = from.flags()?;
-        let max_lifetime = if has_lifetime { Some(from.number_u32("max_lifetime")?) } else { None };
-        let description = from.text()?.into();
-        let created = from.created()?;
-        let labels = from.labels()?;
-        let acl = from.acl()?;
-        let versions = from.versions()?;
-        Ok(Self { id, incarnation, generation, kind, acl, versions, separate_duties, max_lifetime, description, labels, created })
+        let mut meta = read_key(from)?;
+        for (number, body) in from.sections()? {
+            let mut body = Reader(body);
+            match number {
+                POLICY => meta.policy = body.policy()?,
+                other => return Err(Malformation::Code { field: "section", code: other.into() }),
+            }
+            if !body.0.is_empty() {
+                return Err(Malformation::Trailing);
+            }
+        }
+        if meta.format() == Self::FORMAT { Ok(meta) } else { Err(Malformation::NotShortest) }
     }
+
+    fn read_older(format: u8, from: &mut Reader<'_>) -> Result<Self> {
+        let meta = match format {
+            1 => read_key(from)?,
+            other => return Err(Malformation::Format(other)),
+        };
+        if meta.kind.is_read() { Ok(meta) } else { Err(Malformation::Code { field: "kind", code: meta.kind.code().into() }) }
+    }
+}
+
+/// The section of a key's policy.
+const POLICY: u8 = 1;
+
+trait Sections {
+    /// Numbers and bodies of the sections that say something, ascending.
+    fn sections(&self) -> Vec<(u8, Vec<u8>)>;
+}
+
+impl Sections for KeyMeta {
+    fn sections(&self) -> Vec<(u8, Vec<u8>)> {
+        let mut all = Vec::new();
+        if self.policy != KeyPolicy::default() {
+            let mut body = Writer(Vec::new());
+            body.policy(&self.policy);
+            all.push((POLICY, body.0));
+        }
+        all
+    }
+}
+
+/// The fields of both formats; what the sections hold is as it is without them.
+fn read_key(from: &mut Reader<'_>) -> Result<KeyMeta> {
+    let id = from.key_id()?;
+    let incarnation = Incarnation(from.fixed()?);
+    let generation = Generation(from.number()?);
+    let kind = from.byte()?;
+    let kind = KeyKind::from_code(kind).ok_or(Malformation::Code { field: "kind", code: kind.into() })?;
+    let [separate_duties, has_lifetime] = from.flags()?;
+    let max_lifetime = if has_lifetime { Some(from.number_u32("max_lifetime")?) } else { None };
+    let description = from.text()?.into();
+    let created = from.created()?;
+    let labels = from.labels()?;
+    let acl = from.acl()?;
+    let versions = from.versions()?;
+    let policy = KeyPolicy::default();
+    Ok(KeyMeta { id, incarnation, generation, kind, policy, acl, versions, separate_duties, max_lifetime, description, labels, created })
 }
 
 /// Format 1 has no incarnation: it is that of grants whose incarnation is 0, and of no others.
@@ -236,6 +304,28 @@ impl Writer {
             self.byte(principal_code(principal));
             self.text(principal.id());
             self.0.extend_from_slice(&capabilities.bits().to_be_bytes());
+        }
+    }
+
+    fn sections(&mut self, sections: &[(u8, Vec<u8>)]) {
+        self.count(sections.len());
+        for (number, body) in sections {
+            self.byte(*number);
+            self.count(body.len());
+            self.0.extend_from_slice(body);
+        }
+    }
+
+    fn policy(&mut self, KeyPolicy { exportable, convergent, min_version, rsa_bits, template }: &KeyPolicy) {
+        self.flags([*exportable, *convergent, min_version.is_some(), rsa_bits.is_some(), template.is_some()]);
+        if let Some(version) = min_version {
+            self.fixed(version.get());
+        }
+        if let Some(bits) = rsa_bits {
+            self.number(u64::from(*bits));
+        }
+        if let Some(template) = template {
+            self.text(template);
         }
     }
 
@@ -402,6 +492,42 @@ impl<'a> Reader<'a> {
         Ok(Acl::new(grants)?)
     }
 
+    /// Numbers and bodies in ascending order.
+    fn sections(&mut self) -> Result<Vec<(u8, &'a [u8])>> {
+        let count = self.count(2)?;
+        let mut all: Vec<(u8, &[u8])> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let number = self.byte()?;
+            let len = self.count(1)?;
+            let (body, rest) = self.0.split_at_checked(len).ok_or(Malformation::Truncated)?;
+            self.0 = rest;
+            if all.last().is_some_and(|(before, _)| *before >= number) {
+                return Err(Malformation::Code { field: "section", code: number.into() });
+            }
+            all.push((number, body));
+        }
+        Ok(all)
+    }
+
+    fn policy(&mut self) -> Result<KeyPolicy> {
+        let [exportable, convergent, has_min, has_bits, has_template] = self.flags()?;
+        let min_version = if has_min { Some(self.version_id()?) } else { None };
+        let rsa_bits = match has_bits {
+            true => {
+                let bits = self.number()?;
+                Some(u16::try_from(bits).map_err(|_| Malformation::Code { field: "rsa_bits", code: bits })?)
+            }
+            false => None,
+        };
+        let template = if has_template { Some(self.text()?.into()) } else { None };
+        Ok(KeyPolicy { exportable, convergent, min_version, rsa_bits, template })
+    }
+
+    fn version_id(&mut self) -> Result<VersionId> {
+        let raw = self.fixed()?;
+        VersionId::new(raw).ok_or(Malformation::Code { field: "version id", code: raw })
+    }
+
     fn versions(&mut self) -> Result<Versions> {
         let count = self.count(17)?;
         let mut all = Vec::with_capacity(count);
@@ -412,8 +538,7 @@ impl<'a> Reader<'a> {
     }
 
     fn version(&mut self) -> Result<Version> {
-        let raw = self.fixed()?;
-        let id = VersionId::new(raw).ok_or(Malformation::Code { field: "version id", code: raw })?;
+        let id = self.version_id()?;
         let code = self.byte()?;
         let state = state_of(code & !EXPIRES)?;
         let created = self.time()?;
@@ -474,14 +599,37 @@ pub(crate) mod tests {
         (any::<i64>(), any_text()).prop_map(|(at, by)| Created { at: Timestamp(at), by: by.into() })
     }
 
+    fn any_policy() -> impl Strategy<Value = KeyPolicy> {
+        let numbers = (any::<Option<u16>>(), prop::option::of(1..=i64::MAX as u64));
+        (any::<bool>(), any::<bool>(), numbers, prop::option::of(any_text())).prop_map(
+            |(exportable, convergent, (rsa_bits, min_version), template)| KeyPolicy {
+                exportable,
+                convergent,
+                min_version: min_version.and_then(VersionId::new),
+                rsa_bits,
+                template: template.map(Into::into),
+            },
+        )
+    }
+
     pub(crate) fn any_meta() -> impl Strategy<Value = KeyMeta> {
         let names = (any_id(), any::<u64>(), any::<u64>(), any::<bool>(), any::<Option<u32>>());
-        (names, any_acl(), any_versions(), any_text(), any_labels(), any_created()).prop_map(
-            |((id, incarnation, generation, separate_duties, max_lifetime), acl, versions, description, labels, created)| KeyMeta {
+        let kind = (prop::sample::select(&KeyKind::ALL[..]), prop_oneof![Just(KeyPolicy::default()), any_policy()]);
+        (names, kind, any_acl(), any_versions(), any_text(), any_labels(), any_created()).prop_map(
+            |(
+                (id, incarnation, generation, separate_duties, max_lifetime),
+                (kind, policy),
+                acl,
+                versions,
+                description,
+                labels,
+                created,
+            )| KeyMeta {
                 id,
                 incarnation: Incarnation(incarnation),
                 generation: Generation(generation),
-                kind: KeyKind::Secret,
+                kind,
+                policy,
                 acl,
                 versions,
                 separate_duties,
@@ -562,6 +710,12 @@ pub(crate) mod tests {
             KeyMeta { id: KeyId::parse("b").unwrap(), ..one.clone() },
             KeyMeta { incarnation: Incarnation(2), ..one.clone() },
             KeyMeta { generation: Generation(77), ..one.clone() },
+            KeyMeta { kind: KeyKind::Hmac, ..one.clone() },
+            KeyMeta { policy: KeyPolicy { exportable: true, ..KeyPolicy::default() }, ..one.clone() },
+            KeyMeta { policy: KeyPolicy { convergent: true, ..KeyPolicy::default() }, ..one.clone() },
+            KeyMeta { policy: KeyPolicy { min_version: VersionId::new(5), ..KeyPolicy::default() }, ..one.clone() },
+            KeyMeta { policy: KeyPolicy { rsa_bits: Some(3072), ..KeyPolicy::default() }, ..one.clone() },
+            KeyMeta { policy: KeyPolicy { template: Some("".into()), ..KeyPolicy::default() }, ..one.clone() },
             KeyMeta { acl: Acl::default(), ..one.clone() },
             KeyMeta { acl: one.acl.clone().set(Principal::Machine("z".into()), Capabilities::of([Capability::List])), ..one.clone() },
             KeyMeta { versions: one.versions.add(VersionId::new(99).unwrap(), Timestamp(9), None).unwrap(), ..one.clone() },
@@ -575,6 +729,34 @@ pub(crate) mod tests {
         ];
         let distinct: BTreeSet<_> = all.iter().map(Canonical::encode).collect();
         assert_eq!(distinct.len(), all.len());
+    }
+
+    #[test]
+    fn a_key_has_one_format() {
+        let secret = key_meta("a", 1);
+        let used = KeyMeta { kind: KeyKind::Hmac, ..secret.clone() };
+        let (mut first, mut second) = (secret.encode().to_vec(), used.encode().to_vec());
+        assert_eq!((first[0], second[0], second.last()), (1, 2, Some(&0)));
+        // A secret in the second format, and a key that is used in the first.
+        let kind_at = second.iter().zip(&first).skip(1).position(|(a, b)| a != b).unwrap() + 1;
+        (first[kind_at], second[kind_at]) = (second[kind_at], first[kind_at]);
+        assert_eq!(KeyMeta::decode(&first), Err(Malformation::Code { field: "kind", code: 4 }));
+        assert_eq!(KeyMeta::decode(&second), Err(Malformation::NotShortest));
+    }
+
+    #[test]
+    fn sections_are_known_whole_and_in_order() {
+        let with = |sections: &[u8]| {
+            let mut bytes = KeyMeta { kind: KeyKind::Hmac, ..key_meta("a", 1) }.encode().to_vec();
+            bytes.pop();
+            bytes.extend_from_slice(sections);
+            KeyMeta::decode(&bytes).map(|meta| meta.policy)
+        };
+        assert_eq!(with(&[1, 1, 1, 1]), Ok(KeyPolicy { exportable: true, ..KeyPolicy::default() }));
+        assert_eq!(with(&[1, 1, 2, 1, 0]), Err(Malformation::Trailing));
+        assert_eq!(with(&[2, 1, 1, 1, 1, 1, 1]), Err(Malformation::Code { field: "section", code: 1 }));
+        assert_eq!(with(&[1, 99, 1, 0]), Err(Malformation::Code { field: "section", code: 99 }));
+        assert_eq!(with(&[1, 1, 9, 1]), Err(Malformation::Truncated));
     }
 
     #[test]

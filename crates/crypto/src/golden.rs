@@ -7,9 +7,9 @@
 
 use crate::{FileRoot, Head, KeyRing, Tombstone};
 use claviger_domain::{
-    Acl, Caller, Capabilities, Capability, Created, Generation, Grant, Identity, Incarnation, KeyId, KeyKind, KeyMeta, KeyRef, Labels,
-    Permit, Prefix, PrefixGrant, Preset, Principal, Proven, RequestId, Revision, SecretBytes, Timestamp, Version, VersionId, VersionState,
-    Versions, authorize, cap,
+    Acl, Caller, Capabilities, Capability, Created, Generation, Grant, Identity, Incarnation, KeyId, KeyKind, KeyMeta, KeyPolicy, KeyRef,
+    Labels, Permit, Prefix, PrefixGrant, Preset, Principal, Proven, RequestId, Revision, SecretBytes, Timestamp, Version, VersionId,
+    VersionState, Versions, authorize, cap,
 };
 use claviger_ports::{DigestDelta, LogCheckpoint};
 use std::fmt::Write;
@@ -41,6 +41,7 @@ pub(crate) fn key_meta(id: &str, incarnation: u64) -> KeyMeta {
         incarnation: Incarnation(incarnation),
         generation: Generation(300),
         kind: KeyKind::Secret,
+        policy: KeyPolicy::default(),
         acl: acl(),
         versions: Versions::new(vec![
             version(5, VersionState::Primary, None),
@@ -55,6 +56,13 @@ pub(crate) fn key_meta(id: &str, incarnation: u64) -> KeyMeta {
         labels: Labels::new([("team".to_owned(), "payments".to_owned()), ("env".to_owned(), "prod".to_owned())]).unwrap(),
         created: Created { at: Timestamp(1_700_000_000_000_000_000), by: "alice".into() },
     }
+}
+
+/// Of the second format: with a policy.
+fn used_key() -> KeyMeta {
+    let policy =
+        KeyPolicy { exportable: true, convergent: true, min_version: VersionId::new(5), rsa_bits: Some(3072), template: Some("T".into()) };
+    KeyMeta { kind: KeyKind::Aes256Gcm, policy, ..key_meta("team/aes", 8) }
 }
 
 pub(crate) fn prefix_grant() -> PrefixGrant {
@@ -107,10 +115,13 @@ fn vectors() -> String {
     let wrapped = root.wrap_with(b"context", &SecretBytes::new(vec![0x66; 32]), [0x77; 32]).unwrap();
     let seed = ring.audit_seed();
     let old = KeyRing::of_known(&[[0x11; 32]]);
-    let lines: [(&str, &[u8]); 20] = [
+    let used = ring.seal_key(&used_key());
+    let lines: [(&str, &[u8]); 22] = [
         ("key.meta", &key.meta),
         ("key.mac", &key.mac),
         ("key.digest", &ring.digest_key(&key).0),
+        ("key.2.meta", &used.meta),
+        ("key.2.mac", &used.mac),
         ("grant.body", &first.body),
         ("grant.mac", &first.mac),
         ("grant.digest", &ring.digest_grant(&first).0),
@@ -166,6 +177,8 @@ fn golden_bytes_open() {
     let meta = key_meta("team/db", 7);
     let row = claviger_ports::KeyRow { meta: field("key.meta"), mac: field("key.mac"), ..ring.seal_key(&meta) };
     assert_eq!(ring.open_key(&row), Ok(meta));
+    let used = claviger_ports::KeyRow { meta: field("key.2.meta"), mac: field("key.2.mac"), ..ring.seal_key(&used_key()) };
+    assert_eq!(ring.open_key(&used), Ok(used_key()));
     for (name, grant) in [("grant", first_prefix_grant()), ("grant.2", prefix_grant())] {
         let (body, mac) = (field(&format!("{name}.body")), field(&format!("{name}.mac")));
         assert_eq!(ring.open_grant(&claviger_ports::GrantRow { body, mac, ..ring.seal_grant(&grant) }), Ok(grant));

@@ -44,6 +44,7 @@ pub mod fuzz;
 #[cfg(test)]
 mod golden;
 mod head;
+mod material;
 mod once;
 mod ring;
 mod root;
@@ -57,6 +58,7 @@ pub use digest::{add, negate};
 pub use error::{CryptoError, Malformation, Tried};
 pub use file_root::FileRoot;
 pub use head::Head;
+pub use material::{MaterialError, check_imported, generate};
 pub use once::random;
 pub use ring::KeyRing;
 pub use root::{RootError, RootOfTrust};

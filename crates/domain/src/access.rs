@@ -154,7 +154,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{
-        Created, Generation, Identity, Incarnation, KeyKind, Labels, Preset, Proven, RequestId, Timestamp, Version, VersionId,
+        Created, Generation, Identity, Incarnation, KeyKind, KeyPolicy, Labels, Preset, Proven, RequestId, Timestamp, Version, VersionId,
         VersionState, Versions,
     };
     use std::sync::Arc;
@@ -176,6 +176,7 @@ mod tests {
             incarnation: Incarnation(1),
             generation: Generation::FIRST,
             kind: KeyKind::Secret,
+            policy: KeyPolicy::default(),
             acl,
             versions: Versions::new(vec![v]).unwrap(),
             separate_duties,

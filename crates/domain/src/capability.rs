@@ -203,6 +203,11 @@ pub mod cap {
         const CAPABILITY: Capability;
     }
 
+    /// The capabilities that allow to verify: whoever may sign may check what he has signed.
+    pub trait Verifies: Kind {}
+    impl Verifies for Verify {}
+    impl Verifies for Sign {}
+
     macro_rules! kinds {
         ($($(#[$doc:meta])* $name:ident),*) => {$(
             $(#[$doc])*
@@ -217,6 +222,14 @@ pub mod cap {
         List,
         /// Read data.
         Read,
+        /// Encrypt.
+        Encrypt,
+        /// Decrypt.
+        Decrypt,
+        /// Sign, and authenticate messages.
+        Sign,
+        /// Verify.
+        Verify,
         /// Add versions, change states.
         Write,
         /// Change rights, delete.

@@ -1,40 +1,11 @@
 //! A key's record: everything about it except its data.
 
-use crate::{Acl, Caller, Capabilities, Incarnation, KeyId, Prefix, RightsError, Timestamp, VersionError, Versions};
+use crate::{
+    Acl, Caller, Capabilities, Incarnation, KeyId, KeyKind, KeyPolicy, PolicyError, Prefix, RightsError, Timestamp, VersionError,
+    VersionId, Versions,
+};
 use std::collections::BTreeMap;
 use thiserror::Error;
-
-/// What a key holds. Kinds other than `secret` are generated inside and used, not read.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum KeyKind {
-    /// Bytes that programs read.
-    Secret,
-}
-
-impl KeyKind {
-    /// The name in the native API.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Secret => "secret",
-        }
-    }
-
-    /// The number that stands for the kind in stored rows and associated data.
-    #[must_use]
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Secret => 1,
-        }
-    }
-
-    /// The kind of a stored number.
-    #[must_use]
-    pub fn from_code(code: u8) -> Option<Self> {
-        (code == 1).then_some(Self::Secret)
-    }
-}
 
 /// Counts the changes of one incarnation of a key, from 1. With the incarnation it is the ETag.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -93,6 +64,9 @@ pub enum MetaError {
     /// Separate duties cannot be taken back: whoever could would then help himself.
     #[error("separate duties cannot be switched off; delete the key and make a new one")]
     DutiesStay,
+    /// The policy does not fit the kind or the versions.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The versions would break their rule.
     #[error(transparent)]
     Versions(#[from] VersionError),
@@ -158,6 +132,8 @@ pub struct KeyMeta {
     pub generation: Generation,
     /// What it holds.
     pub kind: KeyKind,
+    /// How it may be used.
+    pub policy: KeyPolicy,
     /// Who may do what.
     pub acl: Acl,
     /// Its versions.
@@ -188,6 +164,30 @@ impl KeyMeta {
     pub fn check_description(text: &str) -> Result<(), MetaError> {
         let bad = text.len() > 1024 || text.chars().any(char::is_control);
         if bad { Err(MetaError::BadDescription) } else { Ok(()) }
+    }
+
+    /// Checks that the minimum version is one of its versions, and that the primary one is not refused for it.
+    ///
+    /// # Errors
+    /// [`PolicyError::MinVersion`].
+    pub fn check_min_version(&self) -> Result<(), MetaError> {
+        let Some(min) = self.policy.min_version else { return Ok(()) };
+        let good = self.versions.find(min).is_some() && !self.is_below_minimum(self.versions.primary().id);
+        if good { Ok(()) } else { Err(PolicyError::MinVersion.into()) }
+    }
+
+    /// Whether material that was made for `other`, this key or an earlier one of its name, is good for this key too.
+    #[must_use]
+    pub fn takes_material_of(&self, other: &Self) -> bool {
+        let made = |key: &Self| (key.kind, key.policy.rsa_bits, key.policy.template.clone());
+        made(self) == made(other)
+    }
+
+    /// Whether `version` was added before the minimum version.
+    #[must_use]
+    pub fn is_below_minimum(&self, version: VersionId) -> bool {
+        let place = |id| self.versions.iter().position(|v| v.id == id);
+        self.policy.min_version.is_some_and(|min| place(version) < place(min))
     }
 
     /// Checks a change of rights, from `self` to `new`, by `caller`.

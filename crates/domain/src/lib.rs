@@ -9,6 +9,7 @@ mod caller;
 mod capability;
 mod id;
 mod key;
+mod kind;
 mod principal;
 mod revision;
 mod secret;
@@ -20,7 +21,8 @@ pub use acl::{Acl, AclError, AclTooLong, Grant, MAX_GRANTED_BYTES, MAX_GRANTS, R
 pub use caller::{Caller, Proven, RequestId};
 pub use capability::{Capabilities, Capability, Preset, cap};
 pub use id::{Incarnation, KeyId, KeyIdError, Prefix, PrefixError};
-pub use key::{Created, Generation, KeyKind, KeyMeta, KeyRef, Labels, MetaError, PrefixGrant};
+pub use key::{Created, Generation, KeyMeta, KeyRef, Labels, MetaError, PrefixGrant};
+pub use kind::{KeyKind, KeyPolicy, PolicyError};
 pub use principal::{Identity, MAX_PRINCIPAL, Principal, PrincipalError};
 pub use revision::{Civil, Clock, Revision, SystemClock, Timestamp};
 pub use secret::SecretBytes;

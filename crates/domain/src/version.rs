@@ -159,12 +159,12 @@ impl Versions {
     }
 
     /// These versions without the oldest destroyed ones, so that at most `kept` of those are left: of what is destroyed nothing
-    /// but the record is there, and a key that rotates for ever must not grow for ever.
+    /// but the record is there, and a key that rotates for ever must not grow for ever. `except` always stays.
     #[must_use]
-    pub fn forget_destroyed(&self, kept: usize) -> Self {
+    pub fn forget_destroyed(&self, kept: usize, except: Option<VersionId>) -> Self {
         let mut surplus = (self.len() - self.living()).saturating_sub(kept);
         let stays = |v: &&Version| {
-            let goes = v.state == VersionState::Destroyed && surplus > 0;
+            let goes = v.state == VersionState::Destroyed && surplus > 0 && Some(v.id) != except;
             surplus -= usize::from(goes);
             !goes
         };

@@ -2,7 +2,7 @@
 
 use claviger_crypto::CryptoError;
 use claviger_domain::audit::Outcome;
-use claviger_domain::{AclTooLong, Capability, Denied, MetaError, Revision, RightsError, VersionError};
+use claviger_domain::{AclTooLong, Capability, Denied, KeyKind, MetaError, PolicyError, Revision, RightsError, VersionError};
 use claviger_ports::{AuditError, StoreError};
 use thiserror::Error;
 
@@ -109,6 +109,9 @@ pub enum Refusal {
     /// No creation rule covers him and the id.
     #[error("you may not create keys here; an administrator can grant `create` on a prefix of this id")]
     Create,
+    /// The key's material is used, not read ▲.
+    #[error("this key is of the kind {}, which is used and not read: ask for an operation with it instead", .0.name())]
+    UsedNotRead(KeyKind),
     /// A rule about rights forbids it.
     #[error(transparent)]
     Rights(RightsError),
@@ -210,10 +213,22 @@ impl From<MetaError> for Error {
         match error {
             MetaError::Versions(e) => e.into(),
             MetaError::Rights(e) => e.into(),
+            MetaError::Policy(e) => Self::invalid(policy_field(&e), e),
             MetaError::BadLabel(_) | MetaError::TooManyLabels(_) => Self::invalid("labels", error),
             MetaError::BadDescription => Self::invalid("description", error),
             MetaError::BadLifetime => Self::invalid("max_lifetime", error),
             MetaError::DutiesStay => Self::invalid("separate_duties", error),
         }
+    }
+}
+
+/// The member that a policy's rule is about.
+fn policy_field(error: &PolicyError) -> &'static str {
+    match error {
+        PolicyError::OfSecret => "kind",
+        PolicyError::Convergent => "convergent",
+        PolicyError::RsaBits => "rsa_bits",
+        PolicyError::Template => "template",
+        PolicyError::MinVersion => "min_version",
     }
 }

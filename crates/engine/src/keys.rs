@@ -8,9 +8,9 @@ use crate::{Conflict, Error, Note, Refusal, Surface};
 use claviger_crypto::{Tombstone, add, negate, random};
 use claviger_domain::audit::{Action, Outcome, Record, RightsChange, Subject};
 use claviger_domain::{
-    Acl, Caller, Capabilities, Capability, Created, Generation, Grant, Incarnation, KeyId, KeyKind, KeyMeta, KeyRef, Labels, Permit,
-    PrefixGrant, Preset, Principal, Revision, SecretBytes, Timestamp, Transition, Version, VersionId, VersionState, Versions, authorize,
-    cap, may_create,
+    Acl, Caller, Capabilities, Capability, Created, Generation, Grant, Incarnation, KeyId, KeyKind, KeyMeta, KeyPolicy, KeyRef, Labels,
+    Permit, PrefixGrant, Preset, Principal, Revision, SecretBytes, Timestamp, Transition, Version, VersionId, VersionState, Versions,
+    authorize, cap, may_create,
 };
 use claviger_ports::{Change, DigestDelta, Effect, Expected, Sealed, Target, VersionRow, Write};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -56,6 +56,10 @@ pub(crate) type AllowedBy = Option<Arc<str>>;
 pub struct NewKey {
     /// Its id.
     pub id: KeyId,
+    /// What it holds.
+    pub kind: KeyKind,
+    /// How it may be used.
+    pub policy: KeyPolicy,
     /// The first version.
     pub first: NewVersion,
     /// Grants beside the creator's.
@@ -73,10 +77,33 @@ pub struct NewKey {
     pub max_lifetime: Option<u32>,
 }
 
+/// Where a version's data comes from.
+pub enum Material {
+    /// From the caller: the data of a secret.
+    Given(SecretBytes),
+    /// It is made inside, as keys that are used are.
+    Generated,
+}
+
+/// A version's data, as it came or as it was made.
+enum Data<'m> {
+    Given(&'m SecretBytes),
+    Made(SecretBytes),
+}
+
+impl Data<'_> {
+    fn bytes(&self) -> &SecretBytes {
+        match self {
+            Self::Given(data) => data,
+            Self::Made(data) => data,
+        }
+    }
+}
+
 /// A version to be added.
 pub struct NewVersion {
     /// Its data.
-    pub data: SecretBytes,
+    pub material: Material,
     /// When it stops being given out.
     pub expires: Option<Timestamp>,
 }
@@ -236,6 +263,9 @@ impl Engine {
     /// Its data may have `room` bytes.
     async fn open(&self, caller: &Caller, id: &str, select: Select, mut room: usize) -> Result<(ReadKey, AllowedBy), Error> {
         let (entry, permit) = self.permit::<cap::Read>(caller, id).await?;
+        if !entry.meta.kind.is_read() {
+            return Err(Error::Denied(Refusal::UsedNotRead(entry.meta.kind)));
+        }
         let chosen = choose(&entry.meta, select, self.now())?;
         let ring = self.ring();
         let mut versions = Vec::with_capacity(chosen.len());
@@ -295,11 +325,11 @@ impl Engine {
         if !allowed {
             return Err(Error::Denied(Refusal::Create));
         }
-        self.check_size(&new.first.data)?;
         let (meta, version) = self.new_meta(caller, &new)?;
+        let data = self.material(&new.first.material, meta.kind, &meta.policy).await?;
         let ring = self.ring();
         let row = ring.seal_key(&meta);
-        let data = ring.seal_version(&meta.key_ref(), meta.kind, version, &new.first.data)?;
+        let data = ring.seal_version(&meta.key_ref(), meta.kind, version, data.bytes())?;
         let key_digest = ring.digest_key(&row);
         let sealed = sealed_version(&ring, &data);
         let write = Write {
@@ -335,6 +365,7 @@ impl Engine {
 
     fn new_meta(&self, caller: &Caller, new: &NewKey) -> Result<(KeyMeta, VersionId), Error> {
         KeyMeta::check_description(&new.description)?;
+        new.policy.check(new.kind).map_err(claviger_domain::MetaError::from)?;
         if new.max_lifetime == Some(0) {
             return Err(claviger_domain::MetaError::BadLifetime.into());
         }
@@ -361,7 +392,8 @@ impl Engine {
             id: new.id.clone(),
             incarnation: new_incarnation(),
             generation: Generation::FIRST,
-            kind: KeyKind::Secret,
+            kind: new.kind,
+            policy: new.policy.clone(),
             acl,
             versions: Versions::new(vec![first])?,
             separate_duties: new.separate_duties,
@@ -386,21 +418,57 @@ impl Engine {
         promote: bool,
         precondition: Precondition,
     ) -> Result<Added, Error> {
+        let subjects = [Subject { key: id, versions: &[] }];
+        let note = Note { caller, surface, action: Action::AddVersion, subjects: &subjects };
+        let (made_for, data) = match self.material_for(caller, id, &new.material).await {
+            Ok(made) => made,
+            Err(error) => return Err(self.refuse(&note, error).await),
+        };
         self.edit::<cap::Write>(caller, surface, Action::AddVersion, id, precondition, |entry| {
-            self.check_size(&new.data)?;
+            // A key that was made anew meanwhile may be of another kind.
+            if !entry.meta.takes_material_of(&made_for.meta) {
+                return Err(Error::Conflict(Conflict::Changed));
+            }
             if entry.meta.versions.living() >= self.settings.max_versions {
                 let most = self.settings.max_versions;
                 let rule = format!("a key has at most {most} versions that are not destroyed; destroy old ones, or raise `max_versions`");
                 return Err(Error::invalid("versions", rule));
             }
             let version = new_version_id();
-            let added = entry.meta.versions.forget_destroyed(DESTROYED).add(version, self.now(), new.expires)?;
+            let added =
+                entry.meta.versions.forget_destroyed(DESTROYED, entry.meta.policy.min_version).add(version, self.now(), new.expires)?;
             let versions = if promote { added.apply(version, Transition::Promote)? } else { added };
-            let row = self.ring().seal_version(&entry.meta.key_ref(), entry.meta.kind, version, &new.data)?;
+            let row = self.ring().seal_version(&entry.meta.key_ref(), entry.meta.kind, version, data.bytes())?;
             let meta = KeyMeta { versions, ..entry.meta.clone() };
             Ok(Some(Edit { added: vec![row], version: Some(version), ..Edit::meta(meta) }))
         })
         .await
+    }
+
+    /// The data of a new version of a key, and the key that it is for.
+    async fn material_for<'m>(&self, caller: &Caller, id: &str, material: &'m Material) -> Result<(Arc<Entry>, Data<'m>), Error> {
+        // The right first: strangers must not keep the server busy with making keys.
+        let (entry, _) = self.permit::<cap::Write>(caller, id).await?;
+        let data = self.material(material, entry.meta.kind, &entry.meta.policy).await?;
+        Ok((entry, data))
+    }
+
+    /// The data of a new version of a key of `kind`.
+    async fn material<'m>(&self, material: &'m Material, kind: KeyKind, policy: &KeyPolicy) -> Result<Data<'m>, Error> {
+        match material {
+            Material::Given(data) if kind.is_read() => self.check_size(data).map(|()| Data::Given(data)),
+            Material::Given(_) => {
+                let rule = format!("the material of a key of the kind {} is made inside; leave `data` out", kind.name());
+                Err(Error::invalid("data", rule))
+            }
+            Material::Generated if kind.is_read() => Err(Error::invalid("data", "is missing: a secret's data is given")),
+            Material::Generated => {
+                let policy = policy.clone();
+                // Away from the threads that answer: a long RSA key takes a second.
+                let made = tokio::task::spawn_blocking(move || claviger_crypto::generate(kind, &policy)).await;
+                made.map_err(|e| Error::Internal(e.to_string()))?.map(Data::Made).map_err(|e| Error::invalid("kind", e))
+            }
+        }
     }
 
     /// Changes a version's state. Destroying takes the right to administer, the others the right to write.
@@ -420,6 +488,7 @@ impl Engine {
             let versions = entry.meta.versions.apply(version, to)?;
             let destroyed = if to == Transition::Destroy { vec![version] } else { Vec::new() };
             let meta = KeyMeta { versions, ..entry.meta.clone() };
+            meta.check_min_version()?;
             Ok(Some(Edit { destroyed, version: Some(version), ..Edit::meta(meta) }))
         };
         let action = match to {
@@ -454,8 +523,14 @@ impl Engine {
                 versions: entry.meta.versions.clone(),
                 id: entry.meta.id.clone(),
                 incarnation: entry.meta.incarnation,
+                kind: entry.meta.kind,
+                policy: KeyPolicy { min_version: meta.policy.min_version, ..entry.meta.policy.clone() },
                 ..meta
             };
+            if meta.policy.min_version != entry.meta.policy.min_version {
+                meta.policy.check(meta.kind).map_err(claviger_domain::MetaError::from)?;
+                meta.check_min_version()?;
+            }
             entry.meta.check_rights(&meta, caller)?;
             Ok((meta != entry.meta).then(|| Edit::meta(meta)))
         })

@@ -22,7 +22,7 @@ mod tests;
 pub use commit::CommitCounts;
 pub use error::{Conflict, Error, Refusal};
 pub use feed::{Event, KeyState, Subject as EventSubject, Subscription, Told, WatchScope};
-pub use keys::{Added, NewKey, NewVersion, Precondition, ReadKey, Select};
+pub use keys::{Added, Material, NewKey, NewVersion, Precondition, ReadKey, Select};
 pub use memory::Entry;
 pub use policy::{AccessPolicy, Policy, Question};
 pub use query::{Disclosure, KeyPage, Listed, Pattern, Reached};

@@ -281,8 +281,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use claviger_domain::{
-        Acl, Capability, Created, Generation, Identity, Incarnation, KeyKind, Labels, Preset, Proven, RequestId, Timestamp, Version,
-        Versions,
+        Acl, Capability, Created, Generation, Identity, Incarnation, KeyKind, KeyPolicy, Labels, Preset, Proven, RequestId, Timestamp,
+        Version, Versions,
     };
 
     fn user(name: &str) -> Caller {
@@ -301,6 +301,7 @@ mod tests {
             incarnation: Incarnation(1),
             generation: Generation::FIRST,
             kind: KeyKind::Secret,
+            policy: KeyPolicy::default(),
             acl: acl("user:reader", Preset::Read.capabilities()),
             versions: Versions::new(vec![first]).unwrap(),
             separate_duties: false,

@@ -350,7 +350,9 @@ impl Tables {
     fn discloses(&self, disclosure: Disclosure, caller: &Caller, id: &KeyId) -> bool {
         match disclosure {
             Disclosure::Everyone => true,
-            Disclosure::Permitted => self.find(id.as_str()).is_ok_and(|e| self.permits(caller, e).contains(Capability::Read)),
+            Disclosure::Permitted => {
+                self.find(id.as_str()).is_ok_and(|e| e.meta.kind.is_read() && self.permits(caller, e).contains(Capability::Read))
+            }
         }
     }
 }

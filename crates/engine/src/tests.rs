@@ -3,6 +3,7 @@
 
 use crate::*;
 mod damage;
+mod used;
 
 use self::damage::{Fate, Faulty};
 use claviger_crypto::{FileRoot, KeyRing};
@@ -166,12 +167,14 @@ fn acl(grants: &[(&str, Capabilities)]) -> Acl {
 }
 
 fn version(data: &str) -> NewVersion {
-    NewVersion { data: SecretBytes::new(data.as_bytes().to_vec()), expires: None }
+    NewVersion { material: Material::Given(SecretBytes::new(data.as_bytes().to_vec())), expires: None }
 }
 
 fn new_key(id: &str, data: &str, grants: &[(&str, Capabilities)]) -> NewKey {
     NewKey {
         id: KeyId::parse(id).unwrap(),
+        kind: KeyKind::Secret,
+        policy: KeyPolicy::default(),
         first: version(data),
         acl: acl(grants),
         owners: Vec::new(),

@@ -91,8 +91,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use claviger_domain::{
-        Acl, Caller, Capabilities, Created, Generation, Identity, Incarnation, KeyId, KeyKind, Labels, Preset, Proven, RequestId,
-        Timestamp, Version, VersionId, VersionState, Versions,
+        Acl, Caller, Capabilities, Created, Generation, Identity, Incarnation, KeyId, KeyKind, KeyPolicy, Labels, Preset, Proven,
+        RequestId, Timestamp, Version, VersionId, VersionState, Versions,
     };
 
     #[test]
@@ -105,6 +105,7 @@ mod tests {
             incarnation: Incarnation(1),
             generation: Generation::FIRST,
             kind: KeyKind::Secret,
+            policy: KeyPolicy::default(),
             acl: acl.set("machine:m".parse().unwrap(), Capabilities::of([Capability::List])),
             versions: Versions::new(states.map(|(id, state)| version(id, state)).to_vec()).unwrap(),
             separate_duties: false,

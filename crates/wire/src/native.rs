@@ -10,8 +10,8 @@ mod schema;
 pub use schema::schemas;
 
 pub use convert::{
-    FieldError, acl_entries, capabilities_from_names, decode_base64, etag, etag_of, key_info, names, parse_acl, prefix_info,
-    principal_entry, push_base64, rfc3339_to_unix, unix_to_rfc3339, version_info,
+    FieldError, acl_entries, capabilities_from_names, decode_base64, etag, etag_of, key_info, kind_and_policy, names, parse_acl,
+    prefix_info, principal_entry, push_base64, rfc3339_to_unix, unix_to_rfc3339, version_info,
 };
 
 use serde::{Deserialize, Serialize};
@@ -33,14 +33,42 @@ pub struct GrantEntry {
     pub preset: Option<String>,
 }
 
+/// How a key that is used, not read, may be used. All but the minimum version is fixed when it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPolicy {
+    /// Whether its material may leave, by an explicit export.
+    #[serde(default)]
+    pub exportable: bool,
+    /// Whether the same plaintext with the same associated data always gives the same ciphertext; `aes256-gcm` only.
+    #[serde(default)]
+    pub convergent: bool,
+    /// Decimal id of the oldest version that is still used; not given when a key is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<String>,
+    /// 2048, 3072 (unless given) or 4096; `rsa` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rsa_bits: Option<u16>,
+    /// The template of a `tink` key's versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+}
+
 /// A request that makes a key.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateKey {
     /// The key's id.
     pub id: String,
-    /// The first version's data, base64 with padding.
-    pub data: String,
+    /// `secret` unless given, or one that is used and not read: aes256-gcm, hmac, ecdsa-p256, ecdsa-p384, ed25519, rsa, tink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// How it may be used; not for a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<KeyPolicy>,
+    /// The first version's data, base64 with padding: of a secret. That of other kinds is made inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
     /// Further grants; the creator becomes administrator in any case.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub acl: Vec<GrantEntry>,
@@ -84,14 +112,18 @@ pub struct UpdateKey {
     /// `true` separates duties, for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub separate_duties: Option<bool>,
+    /// Decimal id of the oldest version that is still used; `none` removes the minimum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<String>,
 }
 
 /// A request that adds a version.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddVersion {
-    /// The data, base64 with padding.
-    pub data: String,
+    /// A secret's data, base64 with padding. That of other kinds is made inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
     /// RFC 3339 time from which on it is no longer given out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
@@ -137,6 +169,9 @@ pub struct KeyInfo {
     pub id: String,
     /// Its kind.
     pub kind: String,
+    /// How it may be used; absent for a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<KeyPolicy>,
     /// What `If-Match` compares.
     pub etag: String,
     /// The revision of its last change.
@@ -454,7 +489,8 @@ pub struct Status {
 pub struct Problem {
     /// A stable code: not_found, denied, conflict, invalid, unauthenticated, rate_limited, sealed, unavailable,
     /// storage_full, too_large, method_not_allowed, internal, deleted (the caller could read it; its revision is in the
-    /// header Claviger-Revision), expired, unrecorded (the change is in force at the revision in that header, but its audit
+    /// header Claviger-Revision), expired, used_not_read (the key is used, not
+    /// read), unrecorded (the change is in force at the revision in that header, but its audit
     /// record is not durable yet: do not repeat it).
     pub code: String,
     /// A short, fixed title.

@@ -5,8 +5,8 @@ use crate::cli::Session;
 use crate::failure::Failure;
 use crate::{output, parse};
 use clap::Args;
-use claviger_domain::{Clock, KeyId, SystemClock};
-use claviger_wire::native::{CreateKey, GrantEntry};
+use claviger_domain::{Clock, KeyId, KeyKind, SystemClock};
+use claviger_wire::native::{CreateKey, GrantEntry, KeyPolicy};
 
 /// Options of `create`.
 #[derive(Args)]
@@ -14,6 +14,22 @@ pub(crate) struct Create {
     /// The key to make.
     #[arg(value_parser = parse::key_id)]
     id: KeyId,
+    /// What it is: a secret, which programs read, or a key that Claviger makes and that is used without being seen.
+    #[arg(long, value_name = "KIND", default_value = "secret", value_parser = parse::kind)]
+    kind: KeyKind,
+    /// Its material may leave, by `export-key`. Cannot be changed later; not for a secret.
+    #[arg(long)]
+    exportable: bool,
+    /// The same plaintext with the same --context always gives the same ciphertext, so that it can be searched for, and
+    /// everybody can see which are equal. Cannot be changed later; aes256-gcm only.
+    #[arg(long)]
+    convergent: bool,
+    /// Bits of an RSA key.
+    #[arg(long, value_name = "BITS")]
+    rsa_bits: Option<u16>,
+    /// The template of a tink key, such as AES256_GCM.
+    #[arg(long, value_name = "NAME")]
+    template: Option<String>,
     #[command(flatten)]
     value: ValueSource,
     /// Who else may what: TYPE:ID=RIGHTS, with RIGHTS one of read, write, admin, or an exact set such as list,read or
@@ -39,14 +55,25 @@ pub(crate) struct Create {
 
 impl Create {
     pub(crate) async fn run(self, session: &Session) -> Result<u8, Failure> {
-        let Self { id, value, acl, description, labels, separate_duties, max_lifetime, expires } = self;
+        let Self { id, kind, exportable, convergent, rsa_bits, template, value, acl, .. } = self;
+        let Self { description, labels, separate_duties, max_lifetime, expires, .. } = self;
         let expires =
             expires.map(|t| parse::moment(&t, SystemClock.now())).transpose().map_err(|e| Failure::usage(format!("--expires: {e}")))?;
-        let data = value.read()?;
-        let labels = labels.into_iter().collect();
-        let request =
-            CreateKey { id: id.to_string(), data: String::new(), acl, description, labels, separate_duties, max_lifetime, expires };
-        let made = session.client.create(request, &data).await.map_err(|e| Failure::client(e, Some(id.as_str())))?;
+        let data = if kind.is_read() { Some(value.read()?) } else { None };
+        let policy = KeyPolicy { exportable, convergent, min_version: None, rsa_bits, template };
+        let request = CreateKey {
+            id: id.to_string(),
+            kind: (!kind.is_read()).then(|| kind.name().to_owned()),
+            policy: (policy != KeyPolicy::default()).then_some(policy),
+            data: None,
+            acl,
+            description,
+            labels: labels.into_iter().collect(),
+            separate_duties,
+            max_lifetime,
+            expires,
+        };
+        let made = session.client.create(request, data.as_ref()).await.map_err(|e| Failure::client(e, Some(id.as_str())))?;
         match session.json {
             true => output::json(&made)?,
             false => {

@@ -35,6 +35,19 @@ fn table(key: &KeyInfo) -> Table {
     let mut table = Table::plain();
     table.row(["key", &key.id]);
     table.row(["kind", &key.kind]);
+    if let Some(policy) = &key.policy {
+        table.row(["exportable", if policy.exportable { "yes" } else { "no" }]);
+        if policy.convergent {
+            table.row(["convergent", "yes"]);
+        }
+        if let Some(bits) = policy.rsa_bits {
+            table.row(["rsa bits", &bits.to_string()]);
+        }
+        if let Some(template) = &policy.template {
+            table.row(["template", template]);
+        }
+        table.row(["minimum version", policy.min_version.as_deref().unwrap_or("-")]);
+    }
     table.row(["description", &key.description]);
     for (name, value) in &key.labels {
         table.row(["label", &format!("{name}={value}")]);

@@ -34,6 +34,9 @@ pub(crate) struct Set {
     /// Versions have no hard lifetime any more.
     #[arg(long, group = "change", conflicts_with = "max_lifetime")]
     no_max_lifetime: bool,
+    /// The oldest version that is still used: those added before it neither decrypt nor verify. `none` removes the minimum.
+    #[arg(long, value_name = "VERSION", group = "change")]
+    min_version: Option<String>,
     /// Managing and using it are different people's, for ever.
     #[arg(long, group = "change")]
     separate_duties: bool,
@@ -64,7 +67,13 @@ impl Set {
     async fn update(&self, session: &Session, labels: Option<BTreeMap<String, String>>, etag: Option<&str>) -> Result<Changed, Failure> {
         let max_lifetime = if self.no_max_lifetime { Some(0) } else { self.max_lifetime };
         let separate_duties = self.separate_duties.then_some(true);
-        let change = UpdateKey { description: self.description.clone(), labels, max_lifetime, separate_duties };
+        let change = UpdateKey {
+            description: self.description.clone(),
+            labels,
+            max_lifetime,
+            separate_duties,
+            min_version: self.min_version.clone(),
+        };
         session.client.update(&self.id, &change, etag).await.map_err(|e| Failure::client(e, Some(self.id.as_str())))
     }
 }

@@ -123,7 +123,7 @@ async fn reads_are_repeated_and_changes_are_not() {
     assert_eq!(server.requests().len(), 3);
 
     let request: CreateKey = serde_json::from_str(r#"{"id":"a","data":""}"#).unwrap();
-    let error = client.create(request, &SecretBytes::new(b"v".to_vec())).await.unwrap_err();
+    let error = client.create(request, Some(&SecretBytes::new(b"v".to_vec()))).await.unwrap_err();
     assert_eq!(error.code(), Some("unavailable"));
     assert_eq!(server.requests().len(), 4);
     assert!(server.requests()[3].body.contains(r#""data":"dg==""#));

@@ -43,7 +43,8 @@ impl Attempted<'_> {
         match error {
             Error::NotFound(_) | Error::Deleted { .. } => Reply::new(Code::NoSuchKey, text::no_such_key(self.key)),
             Error::NoVersion { .. } => Reply::new(Code::NoSuchVersion, text::NO_SUCH_VERSION),
-            Error::Denied(Refusal::Unseen | Refusal::Lacks(_)) => {
+            // What is used and not read looks as if its caller lacked the right: Knox has no word for it.
+            Error::Denied(Refusal::Unseen | Refusal::Lacks(_) | Refusal::UsedNotRead(_)) => {
                 Reply::new(Code::Unauthorized, text::not_authorized(self.principal.as_bytes(), self.act, self.key))
             }
             Error::Denied(other) => Reply::new(Code::Unauthorized, other.to_string()),

@@ -4,9 +4,10 @@ use super::answers::{Attempted, Reply};
 use super::{Ask, Knox, SURFACE, fields};
 use claviger_domain::audit::Outcome;
 use claviger_domain::{
-    AclTooLong, Grant, Identity, KeyId, KeyMeta, Labels, MAX_GRANTS, Preset, Principal, Transition, Version, VersionId, VersionState,
+    AclTooLong, Grant, Identity, KeyId, KeyKind, KeyMeta, KeyPolicy, Labels, MAX_GRANTS, Preset, Principal, Transition, Version, VersionId,
+    VersionState,
 };
-use claviger_engine::{Disclosure, Error, NewKey, NewVersion, Precondition, RightsEdit, Select};
+use claviger_engine::{Disclosure, Error, Material, NewKey, NewVersion, Precondition, RightsEdit, Select};
 use claviger_wire::knox::envelope::{Code, KeyAnswer, VersionAnswer};
 use claviger_wire::knox::form::{self, Poll};
 use claviger_wire::knox::hash::VersionHash;
@@ -121,7 +122,9 @@ impl Knox {
         let id = KeyId::parse(std::str::from_utf8(&id).map_err(|_| bad_id())?).map_err(|_| bad_id())?;
         let new = NewKey {
             id: id.clone(),
-            first: NewVersion { data, expires: None },
+            kind: KeyKind::Secret,
+            policy: KeyPolicy::default(),
+            first: NewVersion { material: Material::Given(data), expires: None },
             acl: fields::acl(&acl),
             owners,
             description: String::new(),
@@ -226,7 +229,7 @@ impl Knox {
         let data = self.checked(ask, fields::data(data, Code::BadRequestData)).await?;
         let attempted = Attempted { principal: ask.principal(), act: Act::Write, key };
         let id = self.known(ask, key).await?;
-        let new = NewVersion { data, expires: None };
+        let new = NewVersion { material: Material::Given(data), expires: None };
         let added =
             self.engine.add_version(ask.caller, SURFACE, id, &new, false, Precondition::Any).await.map_err(|e| attempted.reply(e))?;
         self.version_answer(added.version)

@@ -3,10 +3,10 @@
 use super::request::{secret, version_id};
 use super::{Answer, Ask, Native, SURFACE, answer, quoted};
 use claviger_domain::{Acl, KeyId, KeyMeta, Labels, Revision, Timestamp, Transition, VersionId, permits};
-use claviger_engine::{Added, NewKey, NewVersion, Pattern};
+use claviger_engine::{Added, Material, NewKey, NewVersion, Pattern};
 use claviger_wire::native::{
     AddVersion, Changed, CreateKey, FieldError, History, HistoryEntry, KeyPage, SetState, UpdateKey, VersionList, acl_entries, etag,
-    key_info, parse_acl, rfc3339_to_unix, version_info,
+    key_info, kind_and_policy, parse_acl, rfc3339_to_unix, version_info,
 };
 use std::collections::BTreeMap;
 
@@ -31,12 +31,15 @@ impl Native {
     }
 
     fn new_key(&self, body: CreateKey) -> Result<NewKey, FieldError> {
-        let CreateKey { id, data, acl, description, labels, separate_duties, max_lifetime, expires } = body;
+        let CreateKey { id, kind, policy, data, acl, description, labels, separate_duties, max_lifetime, expires } = body;
         // First of all, so that it is wiped whatever else is wrong.
-        let data = secret(data)?;
+        let material = material(data)?;
+        let (kind, policy) = kind_and_policy(kind.as_deref(), policy)?;
         Ok(NewKey {
             id: KeyId::parse(&id).map_err(|e| FieldError::new("id", e))?,
-            first: NewVersion { data, expires: self.expiry(expires)? },
+            kind,
+            policy,
+            first: NewVersion { material, expires: self.expiry(expires)? },
             acl: if acl.is_empty() { Acl::default() } else { parse_acl(&acl, "acl")? },
             owners: Vec::new(),
             description,
@@ -54,7 +57,8 @@ impl Native {
 
     pub(crate) async fn update_key(&self, ask: &Ask<'_>) -> Answer {
         let id = ask.key()?;
-        let UpdateKey { description, labels, max_lifetime, separate_duties } = ask.json()?;
+        let UpdateKey { description, labels, max_lifetime, separate_duties, min_version: minimum } = ask.json()?;
+        let minimum = min_version(minimum.as_deref())?;
         let labels = labels.map(checked_labels).transpose()?;
         let change = |old: &KeyMeta| {
             let mut new = old.clone();
@@ -68,6 +72,7 @@ impl Native {
             if let Some(seconds) = max_lifetime {
                 new.max_lifetime = (seconds > 0).then_some(seconds);
             }
+            new.policy.min_version = minimum.unwrap_or(old.policy.min_version);
             new.separate_duties = separate_duties.unwrap_or(old.separate_duties);
             Ok(new)
         };
@@ -90,7 +95,7 @@ impl Native {
     pub(crate) async fn add_version(&self, ask: &Ask<'_>) -> Answer {
         let id = ask.key()?;
         let AddVersion { data, expires, promote } = ask.json()?;
-        let new = NewVersion { data: secret(data)?, expires: self.expiry(expires)? };
+        let new = NewVersion { material: material(data)?, expires: self.expiry(expires)? };
         let added = self.engine().add_version(ask.caller, SURFACE, id.as_str(), &new, promote, ask.precondition).await?;
         Ok(changed(201, &added))
     }
@@ -128,6 +133,21 @@ impl Native {
         let Some(text) = text else { return Ok(None) };
         let at = rfc3339_to_unix(&text, "expires")?;
         if at <= self.parts.clock.now() { Err(FieldError::new("expires", "must lie in the future")) } else { Ok(Some(at)) }
+    }
+}
+
+/// A version's data as it was given, if it was.
+fn material(data: Option<String>) -> Result<Material, FieldError> {
+    data.map_or(Ok(Material::Generated), |data| secret(data).map(Material::Given))
+}
+
+/// A change of the minimum version: none, its removal, or a version.
+fn min_version(text: Option<&str>) -> Result<Option<Option<VersionId>>, FieldError> {
+    let bad = |_| FieldError::new("min_version", "must be a version's decimal id, or `none`");
+    match text {
+        None => Ok(None),
+        Some("none") => Ok(Some(None)),
+        Some(id) => version_id(id).map(|id| Some(Some(id))).map_err(bad),
     }
 }
 

@@ -331,7 +331,7 @@ impl Ask<'_> {
 
 /// The part of a request that an error is about, when the name is ours; what a client made up is not written down.
 fn known_part(field: &str) -> &str {
-    const PARTS: [&str; 28] = [
+    const PARTS: [&str; 31] = [
         "path",
         "id",
         "ids",
@@ -352,6 +352,9 @@ fn known_part(field: &str) -> &str {
         "expires",
         "max_lifetime",
         "separate_duties",
+        "kind",
+        "policy",
+        "min_version",
         "promote",
         "prefix",
         "principal",

@@ -110,6 +110,7 @@ impl Fault {
                     .with_header("Claviger-Revision", revision)
             }
             Error::Denied(Refusal::Expired) => Self::new(403, "expired", error.to_string()),
+            Error::Denied(Refusal::UsedNotRead(_)) => Self::new(403, "used_not_read", error.to_string()),
             Error::Denied(_) => Self::new(403, "denied", error.to_string()),
             Error::Conflict(Conflict::Exists) | Error::Version(_) => Self::new(409, "conflict", error.to_string()),
             Error::Conflict(Conflict::Changed) => Self::new(if conditional { 412 } else { 409 }, "conflict", error.to_string()),
@@ -176,6 +177,7 @@ fn title(code: &str) -> &'static str {
         "invalid" => "the request breaks a rule",
         "unauthenticated" => "who you are is not proven",
         "denied" => "you may not",
+        "used_not_read" => "this key is used, not read",
         "expired" => "the version's lifetime has ended",
         "not_found" => "not found",
         "deleted" => "deleted",

@@ -1,11 +1,11 @@
 //! Between the native API's JSON and the domain, by hand, so that neither can change the other by accident.
 
-use super::{GrantEntry, KeyInfo, PrefixInfo, VersionInfo};
+use super::{GrantEntry, KeyInfo, KeyPolicy, PrefixInfo, VersionInfo};
 use ::base64::Engine as _;
 use ::base64::engine::general_purpose::STANDARD;
 use claviger_domain::{
-    Acl, AclTooLong, Capabilities, Capability, Generation, Grant, Incarnation, KeyMeta, MAX_GRANTS, PrefixGrant, Preset, Principal,
-    Revision, Timestamp, Version,
+    Acl, AclTooLong, Capabilities, Capability, Generation, Grant, Incarnation, KeyKind, KeyMeta, MAX_GRANTS, PrefixGrant, Preset,
+    Principal, Revision, Timestamp, Version,
 };
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -151,6 +151,7 @@ pub fn key_info(meta: &KeyMeta, revision: Revision, allowed: Capabilities) -> Ke
     KeyInfo {
         id: meta.id.to_string(),
         kind: meta.kind.name().to_owned(),
+        policy: (!meta.kind.is_read()).then(|| policy_info(&meta.policy)),
         etag: etag(meta),
         revision: revision.to_string(),
         description: meta.description.to_string(),
@@ -163,6 +164,39 @@ pub fn key_info(meta: &KeyMeta, revision: Revision, allowed: Capabilities) -> Ke
         allowed: names(allowed),
     }
 }
+
+fn policy_info(policy: &claviger_domain::KeyPolicy) -> KeyPolicy {
+    let claviger_domain::KeyPolicy { exportable, convergent, min_version, rsa_bits, template } = policy;
+    KeyPolicy {
+        exportable: *exportable,
+        convergent: *convergent,
+        min_version: min_version.map(|v| v.to_string()),
+        rsa_bits: *rsa_bits,
+        template: template.as_deref().map(str::to_owned),
+    }
+}
+
+/// A new key's kind and policy; what is not given is as it usually is.
+///
+/// # Errors
+/// [`FieldError`] names the member and the rule.
+pub fn kind_and_policy(kind: Option<&str>, policy: Option<KeyPolicy>) -> Result<(KeyKind, claviger_domain::KeyPolicy), FieldError> {
+    let names = || KeyKind::ALL.map(KeyKind::name).join(", ");
+    let kind = kind.map_or(Some(KeyKind::Secret), KeyKind::from_name);
+    let kind = kind.ok_or_else(|| FieldError::new("kind", format!("there are {}", names())))?;
+    let KeyPolicy { exportable, convergent, min_version, rsa_bits, template } = policy.unwrap_or_default();
+    if min_version.is_some() {
+        return Err(FieldError::new("policy.min_version", "a new key has one version, which is its minimum"));
+    }
+    let rsa_bits = rsa_bits.or((kind == KeyKind::Rsa).then_some(USUAL_RSA_BITS));
+    let policy =
+        claviger_domain::KeyPolicy { exportable, convergent, min_version: None, rsa_bits, template: template.map(String::into_boxed_str) };
+    policy.check(kind).map_err(|e| FieldError::new("policy", e))?;
+    Ok((kind, policy))
+}
+
+/// As strong as a symmetric key of 128 bits (NIST SP 800-57 part 1 rev. 5, table 2).
+const USUAL_RSA_BITS: u16 = 3072;
 
 /// A key's ETag: incarnation and generation, known before the commit.
 #[must_use]
@@ -235,7 +269,9 @@ mod tests {
     #[test]
     fn unknown_and_duplicate_members_are_refused() {
         let twice = r#"{"id":"a","data":"","labels":{"x":"1","x":"2"}}"#;
-        for bad in [r#"{"id":"a","data":"","x":1}"#, r#"{"id":"a","id":"b","data":""}"#, r#"{"data":""}"#, twice] {
+        for bad in
+            [r#"{"id":"a","data":"","x":1}"#, r#"{"id":"a","id":"b","data":""}"#, r#"{"data":""}"#, r#"{"id":"a","policy":{"x":1}}"#, twice]
+        {
             assert!(serde_json::from_str::<super::super::CreateKey>(bad).is_err(), "{bad}");
         }
     }

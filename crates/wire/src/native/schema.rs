@@ -28,6 +28,7 @@ pub fn schemas() -> BTreeMap<String, Value> {
         named::<KeyData>(),
         named::<KeyInfo>(),
         named::<KeyPage>(),
+        named::<KeyPolicy>(),
         named::<PrefixInfo>(),
         named::<PrefixList>(),
         named::<Problem>(),
