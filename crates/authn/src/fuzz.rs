@@ -1,8 +1,8 @@
 //! Entry points for fuzzers: each takes bytes from outside and must return, whatever they are.
 
 use crate::certificate::Certificate;
-use crate::{Credential, Evidence, Roots, hostname};
-use claviger_domain::Timestamp;
+use crate::{Algorithm, Credential, Evidence, KeySet, Logins, Roots, Sessions, Unverified, github, hostname};
+use claviger_domain::{SecretBytes, Timestamp};
 use rustls_pki_types::CertificateDer;
 
 /// Reads `der` as a certificate and, as `roots` may be, tries to verify it.
@@ -25,6 +25,20 @@ pub fn credential(header: &[u8]) {
         let name = String::from_utf8_lossy(credential.payload);
         let _ = (hostname::address(&name), hostname::allows(&name, &name), format!("{credential:?}"));
     }
+}
+
+/// Reads bytes as everything that people's logins bring: a token, a key set, a ticket, a session, answers about a user.
+pub fn token(bytes: &[u8]) {
+    let now = Timestamp(1_800_000_000_000_000_000);
+    if let (Ok(token), Ok(keys)) = (Unverified::parse(bytes), KeySet::parse(br#"{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#)) {
+        assert!(token.verify(&keys, &Algorithm::ALL).is_err(), "nobody has that key");
+    }
+    let _ = KeySet::parse(bytes);
+    let _ = (github::login(bytes), github::organisations(bytes), github::may_be_token(bytes));
+    let logins = Logins::new(&SecretBytes::new(vec![7; 32]), now);
+    let text = String::from_utf8_lossy(bytes);
+    assert!(logins.open(&text).is_err() && logins.spend(bytes, Some(&text), now, now).is_err());
+    assert!(Sessions::default().find(bytes, now).is_none());
 }
 
 #[cfg(test)]

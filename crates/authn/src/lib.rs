@@ -13,12 +13,23 @@ mod chain;
 mod denials;
 mod der;
 pub mod fuzz;
+pub mod github;
 mod hostname;
+mod jwks;
+mod jwt;
+#[cfg(test)]
+mod jwt_testing;
 mod knox;
+mod login;
 mod mtls;
+mod names;
+mod oidc;
+#[cfg(test)]
+mod oidc_tests;
 mod proof;
 mod rejection;
 mod roots;
+mod sessions;
 mod spiffe_x509;
 #[cfg(test)]
 mod testing;
@@ -26,17 +37,27 @@ mod token;
 
 pub use break_glass::{BREAK_GLASS_GROUP, BreakGlass};
 pub use denials::{DenialLimits, Denials, RateLimited};
+pub use jwks::{KeySet, KeySetError, MAX_SET};
+pub use jwt::{Algorithm, Claims, JwtError, MAX_TOKEN, Unverified};
 pub use knox::{Credential, KnoxProvider, KnoxProviders};
+pub use login::{LOGIN_TIME, Logins, OnceError, Ticket, nonce_digest};
 pub use mtls::{MachineCertificates, MachineNames, NameCase, VerifiedLeaf, WildcardNames};
+pub use names::{NameError, Names, PrefixError, Prefixes, RESERVED};
+pub use oidc::{ClaimPath, FRESH, OidcError, OidcLogin, OidcRules, Purpose};
 pub use proof::{CertificateProof, Verifiers};
 pub use rejection::{ChainError, Rejection};
 pub use roots::{Roots, RootsError};
+pub use sessions::{Session, Sessions, SessionsFull};
 pub use spiffe_x509::{SpiffeRules, TrustBundles, VerifiedSvid};
 pub use token::{StaticUser, TokenError, TokenTable};
 
 use claviger_domain::{Identity, Proven, Timestamp};
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How far the clocks of an issuer and of this server may be configured to disagree.
+pub const MAX_SKEW: Duration = Duration::from_secs(300);
 
 /// What a peer presented in its handshake, unverified.
 #[derive(Debug, Clone, Copy)]

@@ -50,6 +50,12 @@ pub enum Rejection {
     /// No user has this token.
     #[error("auth: unknown token")]
     UnknownToken,
+    /// The session has expired, was ended, or is not this process's.
+    #[error("auth: there is no such session: it has expired, was ended, or the server was restarted; log in again")]
+    NoSession,
+    /// The service that knows the token's user did not say who it is.
+    #[error("{0}")]
+    LookUp(Box<str>),
     /// No method fits the credential, or there is none.
     #[error("No matching authentication providers found")]
     NoProvider,
@@ -67,6 +73,8 @@ impl Rejection {
             Self::NoSpiffeId | Self::ManySpiffeIds | Self::NotSpiffe | Self::NoPath => "spiffe_id",
             Self::InvalidSpiffeId(_) | Self::MaySign => "svid",
             Self::UnknownToken => "token",
+            Self::NoSession => "session",
+            Self::LookUp(_) => "look_up",
             Self::NoProvider => "no_method",
         }
     }
