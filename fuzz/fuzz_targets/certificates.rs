@@ -1,4 +1,4 @@
-//! Fuzzes certificates, roots and credentials as callers send them.
+//! Fuzzes certificates, roots, credentials and tokens as callers send them.
 #![no_main]
 
 use claviger_authn::{Roots, fuzz};
@@ -8,9 +8,10 @@ static ROOTS: LazyLock<Roots> = LazyLock::new(|| Roots::from_pem("root.pem", inc
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((which, rest)) = data.split_first() else { return };
-    match which % 3 {
+    match which % 4 {
         0 => fuzz::certificate(&ROOTS, rest),
         1 => fuzz::roots(rest),
-        _ => fuzz::credential(rest),
+        2 => fuzz::credential(rest),
+        _ => fuzz::token(rest),
     }
 });

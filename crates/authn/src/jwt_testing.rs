@@ -6,8 +6,8 @@ use crate::jwt::Algorithm;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
-    RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
+    RSA_PSS_SHA256, RsaKeyPair,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -78,7 +78,11 @@ impl Signer {
         let random = SystemRandom::new();
         match &self.key {
             Private::Rsa(key) => {
-                let padding = if algorithm == Algorithm::Ps256 { &RSA_PSS_SHA256 as &dyn aws_lc_rs::signature::RsaEncoding } else { &RSA_PKCS1_SHA256 };
+                let padding = if algorithm == Algorithm::Ps256 {
+                    &RSA_PSS_SHA256 as &dyn aws_lc_rs::signature::RsaEncoding
+                } else {
+                    &RSA_PKCS1_SHA256
+                };
                 let mut out = vec![0; key.public_modulus_len()];
                 key.sign(padding, &random, signed, &mut out).unwrap();
                 out

@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_source_without_a_prefix_cannot_give_anothers_names_nor_claviger_s() {
-        let names = Names::new(vec![source("main", "", ""), source("partner", "partner:", "partner:"), source("sub", "partner:x:", "y:")]).unwrap();
+        let names =
+            Names::new(vec![source("main", "", ""), source("partner", "partner:", "partner:"), source("sub", "partner:x:", "y:")]).unwrap();
         assert_eq!(&*names.user("main", "alice").unwrap(), "alice");
         assert_eq!(&*names.user("partner", "alice").unwrap(), "partner:alice");
         assert_eq!(names.user("main", "partner:alice"), Err(NameError::Foreign));

@@ -2,8 +2,8 @@
 //!
 //! Pure: fetching keys, remembering what was used, and opening sessions are the server's.
 
-use crate::jwt::{Algorithm, Claims, JwtError, Unverified};
 use crate::jwks::KeySet;
+use crate::jwt::{Algorithm, Claims, JwtError, Unverified};
 use crate::names::{NameError, Names};
 use claviger_domain::{Identity, Timestamp};
 use serde_json::Value;
@@ -16,6 +16,8 @@ use thiserror::Error;
 pub const FRESH: Duration = Duration::from_secs(300);
 /// Groups that one person has at most.
 const MAX_GROUPS: usize = 1000;
+
+type Groups = Arc<[Arc<str>]>;
 
 /// Where a claim lies: the names of the members that lead to it.
 pub type ClaimPath = Vec<String>;
@@ -217,7 +219,7 @@ impl OidcRules {
     }
 
     /// The groups. A claim that is not there means none: fewer rights, never more.
-    fn groups(&self, claims: &Claims, names: &Names) -> Result<(Arc<[Arc<str>]>, usize), OidcError> {
+    fn groups(&self, claims: &Claims, names: &Names) -> Result<(Groups, usize), OidcError> {
         let value = self.groups_claim.as_ref().and_then(|path| claims.at(path));
         let texts: Vec<&str> = match value {
             None | Some(Value::Null) => Vec::new(),

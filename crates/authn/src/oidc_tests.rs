@@ -75,7 +75,10 @@ fn a_right_token_of_each_algorithm_proves_its_person() {
         let login = prove(&signer.sign(&claims())).unwrap();
         let groups = ["ops", "dev"].map(Into::into);
         assert_eq!(login.identity, Identity::User { name: "alice".into(), groups: groups.into() }, "{:?}", signer.algorithm);
-        assert_eq!((login.subject.as_str(), login.nonce.as_deref(), login.issued), ("1234", Some("n1"), Timestamp((T - 5) * 1_000_000_000)));
+        assert_eq!(
+            (login.subject.as_str(), login.nonce.as_deref(), login.issued),
+            ("1234", Some("n1"), Timestamp((T - 5) * 1_000_000_000))
+        );
     }
 }
 

@@ -74,6 +74,11 @@ impl Session {
     pub fn is_open(&self, now: Timestamp) -> bool {
         now < self.expires && !self.ended.load(Ordering::Acquire)
     }
+
+    /// Ends this one session, and not its login.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
 }
 
 impl Sessions {

@@ -155,6 +155,14 @@ impl KeyRing {
         SecretBytes::new(subkey(&first.key, first.version, "break-glass").to_vec())
     }
 
+    /// The seed, 32 bytes, of the key that authenticates the tickets by which people's logins are renewed. It stays the same
+    /// over rotations, since a login does.
+    #[must_use]
+    pub fn login_seed(&self) -> SecretBytes {
+        let first = &self.barriers[0];
+        SecretBytes::new(subkey(&first.key, first.version, "login").to_vec())
+    }
+
     fn of(barriers: Vec<Arc<Barrier>>) -> Self {
         // Only from the first barrier key: over a rotation the sum of all rows' hashes must not change.
         let digest = hmac::Key::new(hmac::HMAC_SHA256, &*subkey(&barriers[0].key, barriers[0].version, "digest"));
@@ -255,9 +263,9 @@ mod tests {
     #[test]
     fn no_two_uses_or_versions_share_a_subkey() {
         let key = SecretBytes::new(vec![5; 32]);
-        let uses = ["wrap", "mac", "digest", "head", "audit"];
+        let uses = ["wrap", "mac", "digest", "head", "audit", "break-glass", "login"];
         let all: std::collections::BTreeSet<_> = [1, 2].into_iter().flat_map(|v| uses.map(|u| *subkey(&key, v, u))).collect();
-        assert_eq!(all.len(), 10);
+        assert_eq!(all.len(), 14);
     }
 
     #[test]

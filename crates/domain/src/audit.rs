@@ -48,6 +48,12 @@ pub enum Action {
     AuditQuery,
     /// The server's status was asked for.
     Status,
+    /// A person logged in and got a session, or tried to.
+    Login,
+    /// A person's session was renewed, or that was tried.
+    RenewSession,
+    /// A person ended a login.
+    Logout,
     /// A request that reached no operation: no such route, malformed, refused before it was understood.
     Request,
     /// The server started.
@@ -111,6 +117,9 @@ impl Action {
             Self::History => "history",
             Self::AuditQuery => "audit_query",
             Self::Status => "status",
+            Self::Login => "login",
+            Self::RenewSession => "renew_session",
+            Self::Logout => "logout",
             Self::Request => "request",
             Self::Start => "start",
             Self::Stop => "stop",

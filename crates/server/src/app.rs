@@ -73,12 +73,12 @@ impl Service for App {
         }
     }
 
-    fn may_send(&self, head: &Head, connection: &Connection) -> bool {
+    async fn may_send(&self, head: &Head, connection: &Connection) -> bool {
         match self.surface(head) {
             SurfaceLabel::Native => {
                 native::authorization(&head.headers).is_ok_and(|header| self.callers.is_proven_native(connection, header))
             }
-            SurfaceLabel::Knox => self.callers.is_proven_knox(connection, head.headers.get("authorization")),
+            SurfaceLabel::Knox => self.callers.is_proven_knox(connection, head.headers.get("authorization")).await,
             _ => false,
         }
     }

@@ -8,9 +8,10 @@
 //!   not told apart and not written down.
 
 use crate::http::Connection;
+use crate::people::github::{Github, LookedUp};
 use claviger_authn::{
     Attempt, Authenticator, BreakGlass, CertificateProof, Credential, DenialLimits, Denials, Evidence, KnoxProviders, MachineNames,
-    Rejection, SpiffeRules, TokenTable, Verdict, Verifiers, prove,
+    Rejection, Session, Sessions, SpiffeRules, TokenTable, Verdict, Verifiers, github, prove,
 };
 use claviger_domain::{Caller, Clock, Identity, Proven, RequestId, SystemClock, Timestamp};
 use parking_lot::RwLock;
@@ -31,6 +32,11 @@ const REFUSAL_FORGIVEN: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest time that an answer with many of them is.
 const LONGEST_PAUSE_FOR_MANY: Duration = Duration::from_secs(5);
+
+/// Logins that an address may begin in a row: a whole office may be behind it.
+const LOGINS: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
+/// After this time one of them is forgotten.
+const LOGIN_FORGIVEN: Duration = Duration::from_millis(100);
 
 /// Why nobody was proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +76,10 @@ pub struct Callers {
     unproven: Denials,
     /// Refusals of proven identities, wherever they come from.
     refusals: Denials,
+    /// Logins that were begun or failed, by address.
+    logins: Denials,
+    sessions: Arc<Sessions>,
+    github: Option<Arc<Github>>,
     clock: Arc<dyn Clock>,
     /// Wakes streams when other methods are in force.
     replaced: Notify,
@@ -91,6 +101,38 @@ pub struct Standing {
     methods: Arc<Methods>,
     examined: Timestamp,
     good_until: Timestamp,
+    basis: Basis,
+}
+
+/// What a caller's proof rests on besides the methods and the connection's certificate.
+#[derive(Clone, Default)]
+enum Basis {
+    /// Nothing.
+    #[default]
+    Itself,
+    /// A session, which may be ended.
+    Session(Arc<Session>),
+    /// What somebody else said, until then.
+    Until(Timestamp),
+}
+
+impl Basis {
+    fn stands(&self, now: Timestamp) -> bool {
+        match self {
+            Self::Itself => true,
+            Self::Session(session) => session.is_open(now),
+            Self::Until(until) => now < *until,
+        }
+    }
+
+    /// The last moment at which it can stand.
+    fn good_until(&self) -> Timestamp {
+        match self {
+            Self::Itself => Timestamp(i64::MAX),
+            Self::Session(session) => Timestamp(session.expires.0.saturating_sub(1)),
+            Self::Until(until) => Timestamp(until.0.saturating_sub(1)),
+        }
+    }
 }
 
 impl Standing {
@@ -106,6 +148,7 @@ impl Standing {
 struct Accepted {
     header: Option<Box<[u8]>>,
     proven: Arc<[Proven]>,
+    basis: Basis,
     /// Everyone whom the connection's certificate proves as well.
     also: Arc<[Identity]>,
 }
@@ -121,7 +164,7 @@ impl Known {
 
 impl Accepted {
     fn clone_without_header(&self) -> Self {
-        Self { header: None, proven: self.proven.clone(), also: self.also.clone() }
+        Self { header: None, proven: self.proven.clone(), basis: self.basis.clone(), also: self.also.clone() }
     }
 
     fn fits(&self, header: Option<&[u8]>) -> bool {
@@ -150,13 +193,18 @@ enum Rules {
 }
 
 impl Rules {
-    /// Whether a header holds something that who tries often enough could hit upon. A name is nothing of the kind: the
-    /// certificate proves it.
-    fn is_guessable(self, header: Option<&[u8]>) -> bool {
+    /// The token in a header.
+    fn token(self, header: Option<&[u8]>) -> Option<&[u8]> {
         match self {
-            Self::Knox => header.and_then(Credential::parse).is_some_and(|c| c.kind == b'u'),
-            Self::Native => header.is_some_and(|h| h.starts_with(b"Bearer ")),
+            Self::Knox => header.and_then(Credential::parse).filter(|c| c.version == b'0' && c.kind == b'u').map(|c| c.payload),
+            Self::Native => header?.strip_prefix(b"Bearer "),
         }
+    }
+
+    /// Whether a header holds something that who tries often enough could hit upon. A name is nothing of the kind: the
+    /// certificate proves it; nor is a session's token, which is random and long.
+    fn is_guessable(self, header: Option<&[u8]>) -> bool {
+        self.token(header).is_some_and(|token| !Sessions::is_token(token))
     }
 }
 
@@ -224,6 +272,9 @@ impl Callers {
             guesses: Denials::new(limits),
             unproven: Denials::new(limits),
             refusals: Denials::new(DenialLimits { burst: REFUSALS.max(limits.burst), forgive_one_after: REFUSAL_FORGIVEN, ..limits }),
+            logins: Denials::new(DenialLimits { burst: LOGINS.max(limits.burst), forgive_one_after: LOGIN_FORGIVEN, ..limits }),
+            sessions: Arc::default(),
+            github: None,
             clock,
             replaced: Notify::new(),
             instance: u64::from_be_bytes(claviger_crypto::random()),
@@ -231,10 +282,21 @@ impl Callers {
         }
     }
 
+    /// With people's sessions, and the service that knows the tokens of Knox's `0u`.
+    #[must_use]
+    pub(crate) fn with_people(self, sessions: Arc<Sessions>, github: Option<Arc<Github>>) -> Self {
+        Self { sessions, github, ..self }
+    }
+
     /// Callers by tokens alone.
     pub fn with_tokens(tokens: TokenTable) -> Self {
+        Self::with_tokens_at(tokens, Arc::new(SystemClock))
+    }
+
+    /// The same by another clock.
+    pub(crate) fn with_tokens_at(tokens: TokenTable, clock: Arc<dyn Clock>) -> Self {
         let verifiers = Verifiers { machines: None, services: None, break_glass: None, generation: 0 };
-        Self::new(verifiers, MachineNames::default(), Some(Arc::new(tokens)), DenialLimits::default(), Arc::new(SystemClock))
+        Self::new(verifiers, MachineNames::default(), Some(Arc::new(tokens)), DenialLimits::default(), clock)
     }
 
     /// Puts new roots in force. What connections have proven by the old ones no longer counts.
@@ -245,7 +307,17 @@ impl Callers {
         self.replaced.notify_waiters();
     }
 
-    /// Waits for other roots; also for those that come between this call and the first poll.
+    /// Wakes streams after sessions were ended, so that they look at theirs.
+    pub(crate) fn sessions_ended(&self) {
+        self.replaced.notify_waiters();
+    }
+
+    /// The session of a native request's credential, where it is one.
+    pub(crate) fn session(&self, authorization: Option<&[u8]>) -> Option<Arc<Session>> {
+        self.sessions.find(Rules::Native.token(authorization)?, self.clock.now())
+    }
+
+    /// Waits for other roots, and for ended sessions; also for those that come between this call and the first poll.
     pub fn roots_changed(&self) -> Notified<'_> {
         self.replaced.notified()
     }
@@ -253,7 +325,8 @@ impl Callers {
     /// Whether what was examined still counts. Cheap enough for each event of each stream.
     pub fn stands(&self, standing: &Standing) -> bool {
         let now = self.clock.now();
-        Arc::ptr_eq(&standing.methods, &self.methods.read()) && standing.examined <= now && now <= standing.good_until
+        let same_methods = Arc::ptr_eq(&standing.methods, &self.methods.read());
+        same_methods && standing.examined <= now && now <= standing.good_until && standing.basis.stands(now)
     }
 
     /// The caller of an open stream, by the native API's rules and the evidence of his own connection. It is neither held up
@@ -270,11 +343,12 @@ impl Callers {
         let (methods, examined) = (self.methods.read().clone(), self.clock.now());
         let accepted = self
             .standing(connection, authorization, Rules::Native)
-            .or_else(|ground| self.prove(connection, ground, authorization, Rules::Native));
+            .or_else(|ground| self.prove(connection, ground, authorization, Rules::Native, None));
+        let basis = accepted.as_ref().map(|accepted| accepted.basis.clone()).unwrap_or_default();
         let caller = accepted.and_then(|accepted| accepted.caller(connection, id));
         let caller = caller.map_err(|why| AuthFailure::Unauthenticated(why.to_string()))?;
-        let good_until = connection.kept::<Known>().map_or(examined, |known| known.proof.good_until());
-        Ok((caller, Standing { methods, examined, good_until }))
+        let good_until = connection.kept::<Known>().map_or(examined, |known| known.proof.good_until()).min(basis.good_until());
+        Ok((caller, Standing { methods, examined, good_until, basis }))
     }
 
     /// The number of the roots in force.
@@ -292,8 +366,23 @@ impl Callers {
     ///
     /// # Errors
     /// [`AuthFailure`] when nobody was proven.
-    pub fn knox(&self, connection: &Connection, authorization: Option<&[u8]>, id: RequestId) -> Result<Caller, AuthFailure> {
-        self.caller(connection, authorization, id, Rules::Knox)
+    pub async fn knox(&self, connection: &Connection, authorization: Option<&[u8]>, id: RequestId) -> Result<Caller, AuthFailure> {
+        let looked_up = self.looked_up(connection, authorization).await;
+        self.caller(connection, authorization, id, Rules::Knox, looked_up)
+    }
+
+    /// What the service that knows users' tokens says of this one; none where there is no need to ask, or no leave.
+    async fn looked_up(&self, connection: &Connection, header: Option<&[u8]>) -> Option<LookedUp> {
+        let github = self.github.as_ref()?;
+        let token = Rules::Knox.token(header).filter(|token| github::may_be_token(token))?;
+        let is_ours = self.methods.read().tokens.as_ref().is_some_and(|tokens| tokens.find(token).is_some());
+        let Err(ground) = self.standing(connection, header, Rules::Knox) else { return None };
+        let may_guess = ground.stood_before || self.check(&self.guesses, connection).is_ok();
+        if is_ours || !may_guess {
+            return None;
+        }
+        drop(ground);
+        Some(Box::pin(github.look_up(token)).await)
     }
 
     /// The caller by the native API's rules.
@@ -301,26 +390,37 @@ impl Callers {
     /// # Errors
     /// [`AuthFailure`] when nobody was proven.
     pub fn native(&self, connection: &Connection, authorization: Option<&[u8]>, id: RequestId) -> Result<Caller, AuthFailure> {
-        self.caller(connection, authorization, id, Rules::Native)
+        self.caller(connection, authorization, id, Rules::Native, None)
     }
 
     /// Whether head and certificate prove a caller by Knox's rules, before the body is read. A failure is not counted: the
     /// request that follows will be.
-    pub fn is_proven_knox(&self, connection: &Connection, authorization: Option<&[u8]>) -> bool {
-        self.is_proven(connection, authorization, Rules::Knox)
+    pub async fn is_proven_knox(&self, connection: &Connection, authorization: Option<&[u8]>) -> bool {
+        let looked_up = self.looked_up(connection, authorization).await;
+        self.is_proven(connection, authorization, Rules::Knox, looked_up)
     }
 
     /// As [`Callers::is_proven_knox`] by the native API's rules.
     pub fn is_proven_native(&self, connection: &Connection, authorization: Option<&[u8]>) -> bool {
-        self.is_proven(connection, authorization, Rules::Native)
+        self.is_proven(connection, authorization, Rules::Native, None)
     }
 
-    fn is_proven(&self, connection: &Connection, header: Option<&[u8]>, rules: Rules) -> bool {
+    fn is_proven(&self, connection: &Connection, header: Option<&[u8]>, rules: Rules, looked_up: Option<LookedUp>) -> bool {
         match self.standing(connection, header, rules) {
             Ok(_) => true,
             Err(ground) if !ground.stood_before && rules.is_guessable(header) && self.check(&self.guesses, connection).is_err() => false,
-            Err(ground) => self.prove(connection, ground, header, rules).is_ok(),
+            Err(ground) => self.prove(connection, ground, header, rules, looked_up).is_ok(),
         }
+    }
+
+    /// Counts a login that is begun, or that failed.
+    ///
+    /// # Errors
+    /// [`AuthFailure::RateLimited`] after too many of them.
+    pub(crate) fn login(&self, connection: &Connection) -> Result<(), AuthFailure> {
+        self.check(&self.logins, connection)?;
+        self.logins.failed(Some(connection.peer.ip()), None, self.clock.now());
+        Ok(())
     }
 
     /// Counts a request that is answered to anybody, as one that proves nothing.
@@ -333,7 +433,14 @@ impl Callers {
         Ok(())
     }
 
-    fn caller(&self, connection: &Connection, header: Option<&[u8]>, id: RequestId, rules: Rules) -> Result<Caller, AuthFailure> {
+    fn caller(
+        &self,
+        connection: &Connection,
+        header: Option<&[u8]>,
+        id: RequestId,
+        rules: Rules,
+        looked_up: Option<LookedUp>,
+    ) -> Result<Caller, AuthFailure> {
         let ground = match self.standing(connection, header, rules) {
             Ok(accepted) => return accepted.caller(connection, id).map_err(|why| AuthFailure::Unauthenticated(why.to_string())),
             Err(ground) => ground,
@@ -342,8 +449,14 @@ impl Callers {
         if guessable {
             self.check(&self.guesses, connection)?;
         }
-        let proven = self.prove(connection, ground, header, rules).and_then(|accepted| accepted.caller(connection, id));
-        proven.map_err(|why| self.failed(connection, guessable, &why))
+        // That nobody could say whose a token is says nothing of who showed it.
+        let guessed = guessable && !looked_up.as_ref().is_some_and(LookedUp::is_outage);
+        let proven = self.prove(connection, ground, header, rules, looked_up).and_then(|accepted| accepted.caller(connection, id));
+        proven.map_err(|why| match why {
+            // A whole office is told at once that its sessions are over, as after a restart, and renews them.
+            Rejection::NoSession => self.login(connection).err().unwrap_or_else(|| AuthFailure::Unauthenticated(why.to_string())),
+            why => self.failed(connection, guessed, &why),
+        })
     }
 
     /// Counts a failure, and says what it is.
@@ -371,7 +484,7 @@ impl Callers {
         let kept = connection.kept::<Known>();
         let is_current = kept.as_ref().is_some_and(|k| Arc::ptr_eq(&k.methods, &methods) && k.proof.is_current(&methods.verifiers, now));
         match (kept.as_ref().and_then(|k| k.accepted(rules)).filter(|a| a.fits(header)), is_current) {
-            (Some(accepted), true) => Ok(accepted.clone_without_header()),
+            (Some(accepted), true) if accepted.basis.stands(now) => Ok(accepted.clone_without_header()),
             (accepted, _) => Err(Ground { methods, stood_before: accepted.is_some(), known: kept.filter(|_| is_current) }),
         }
     }
@@ -397,19 +510,30 @@ impl Callers {
         Some(pause.min(longest)).filter(|pause| !pause.is_zero())
     }
 
-    fn prove(&self, connection: &Connection, ground: Ground, header: Option<&[u8]>, rules: Rules) -> Result<Accepted, Rejection> {
+    fn prove(
+        &self,
+        connection: &Connection,
+        ground: Ground,
+        header: Option<&[u8]>,
+        rules: Rules,
+        looked_up: Option<LookedUp>,
+    ) -> Result<Accepted, Rejection> {
         let Ground { methods, known, .. } = ground;
         let now = self.clock.now();
         let proof = match &known {
             Some(known) => known.proof.clone(),
             None => methods.verifiers.examine(&Evidence { certificates: connection.peer_certificates(), now }),
         };
-        let proven = match rules {
-            Rules::Knox => methods.prove_knox(header, &proof),
-            Rules::Native => methods.prove_native(header, &proof),
+        let session = rules.token(header).filter(|token| Sessions::is_token(token)).map(|token| self.sessions.find(token, now));
+        let proven = match (session, rules, looked_up) {
+            // A session's token is nothing else, and nobody else hears of it.
+            (Some(session), ..) => session.ok_or(Rejection::NoSession).map(of_session),
+            (None, Rules::Native, _) => methods.prove_native(header, &proof).map(|proven| (proven, Basis::Itself)),
+            (None, Rules::Knox, Some(LookedUp { verdict, until, .. })) => verdict.map(|identity| of_github(identity, until)),
+            (None, Rules::Knox, None) => methods.prove_knox(header, &proof).map(|proven| (proven, Basis::Itself)),
         };
         let also: Arc<[Identity]> = proof.all_identities().into();
-        let accepted = proven.map(|proven| Accepted { header: header.map(Into::into), proven, also });
+        let accepted = proven.map(|(proven, basis)| Accepted { header: header.map(Into::into), proven, basis, also });
         let kept = accepted.as_ref().ok().cloned();
         let (knox, native) = match (rules, known) {
             (Rules::Knox, known) => (kept, known.and_then(|k| k.native.clone())),
@@ -418,6 +542,15 @@ impl Callers {
         connection.keep(Arc::new(Known { methods, proof, knox, native }));
         accepted
     }
+}
+
+fn of_session(session: Arc<Session>) -> (Arc<[Proven]>, Basis) {
+    let proven = Proven { identity: session.identity.clone(), method: session.method };
+    (Arc::from([proven]), Basis::Session(session))
+}
+
+fn of_github(identity: Identity, until: Timestamp) -> (Arc<[Proven]>, Basis) {
+    (Arc::from([Proven { identity, method: "github" }]), Basis::Until(until))
 }
 
 #[cfg(test)]
@@ -451,18 +584,18 @@ mod tests {
     const RIGHT: Option<&[u8]> = Some(b"Bearer tok");
     const WRONG: Option<&[u8]> = Some(b"Bearer wrong");
 
-    #[test]
-    fn who_shows_nothing_or_a_name_locks_nobody_behind_his_address_out() {
+    #[tokio::test]
+    async fn who_shows_nothing_or_a_name_locks_nobody_behind_his_address_out() {
         let callers = callers();
         for header in [None, Some(&b"Machine host"[..]), None] {
             for _ in 0..25 {
                 assert_ne!(verdict(callers.native(&connection(), header, RequestId(0))), "proven");
-                assert_ne!(verdict(callers.knox(&connection(), header.and(Some(b"0thost")), RequestId(0))), "proven");
+                assert_ne!(verdict(callers.knox(&connection(), header.and(Some(b"0thost")), RequestId(0)).await), "proven");
             }
         }
         assert_eq!(verdict(callers.native(&connection(), None, RequestId(0))), "limited", "so as not to fill the log");
         assert_eq!(verdict(callers.native(&connection(), RIGHT, RequestId(0))), "proven");
-        assert_eq!(verdict(callers.knox(&connection(), Some(b"0utok"), RequestId(0))), "proven");
+        assert_eq!(verdict(callers.knox(&connection(), Some(b"0utok"), RequestId(0)).await), "proven");
     }
 
     #[test]
@@ -496,14 +629,14 @@ mod tests {
         assert_eq!(verdict(callers.examine_again(&streaming, WRONG, RequestId(0)).map(|(caller, _)| caller)), "unproven", "never limited");
     }
 
-    #[test]
-    fn a_look_before_the_body_counts_no_failure() {
+    #[tokio::test]
+    async fn a_look_before_the_body_counts_no_failure() {
         let callers = callers();
         for _ in 0..100 {
             assert!(!callers.is_proven_native(&connection(), WRONG));
-            assert!(!callers.is_proven_knox(&connection(), Some(b"0uwrong")));
+            assert!(!callers.is_proven_knox(&connection(), Some(b"0uwrong")).await);
         }
         assert!(callers.is_proven_native(&connection(), RIGHT));
-        assert!(callers.is_proven_knox(&connection(), Some(b"0utok")));
+        assert!(callers.is_proven_knox(&connection(), Some(b"0utok")).await);
     }
 }

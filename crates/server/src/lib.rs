@@ -17,6 +17,8 @@ pub mod knox;
 pub mod listen;
 mod metrics;
 pub mod native;
+mod outbound;
+pub mod people;
 mod private_file;
 mod retention;
 mod run;

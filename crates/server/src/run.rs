@@ -12,6 +12,8 @@ use crate::knox::{Knox, KnoxLog};
 use crate::listen::{Identity, Listener, ListenerConfig, Protocols, Security, Serving, TlsHandle, serve};
 use crate::metrics::Metrics;
 use crate::native::{Native, NativeParts};
+use crate::people::People;
+use crate::people::github::Github;
 use crate::retention;
 use anyhow::{Context, Result, bail};
 use claviger_audit::{Alerts, AuditLog, Checkpoint, Durability, LineSink, LogConfig, LogKey, Reader, Recorder, SinkTarget};
@@ -126,6 +128,7 @@ pub(crate) struct Opened {
     pub(crate) root: Arc<dyn RootOfTrust>,
     pub(crate) report: StartReport,
     emergency_root: String,
+    login_seed: claviger_domain::SecretBytes,
     sinks: Vec<Arc<LineSink>>,
     committer: tokio::task::JoinHandle<()>,
 }
@@ -150,6 +153,7 @@ impl Opened {
         let log = Arc::new(AuditLog::open(log_config(config), key, must_reach).context(opening(config))?);
         let (recorder, sinks) = recorder(config, &log)?;
         let emergency_root = EmergencyAuthority::of(&ring)?.root_pem()?;
+        let login_seed = ring.login_seed();
         let alerts = Arc::new(Alerts::new(Arc::new(recorder), config.audit.alerts));
         learn_readers(&alerts, &log)?;
         let Recorded { requests, after, since } = recorded_changes(&log, head.revision)?;
@@ -168,7 +172,7 @@ impl Opened {
         if found > 0 {
             tracing::warn!("{found} committed changes had no audit record after a crash; they are recorded now");
         }
-        Ok(Self { engine, log, root, report, emergency_root, sinks, committer })
+        Ok(Self { engine, log, root, report, emergency_root, login_seed, sinks, committer })
     }
 
     /// Ends cleanly: all commits done, the log signed.
@@ -355,7 +359,10 @@ pub async fn start(config: &Config, tokens: Option<TokenTable>, hardened: Harden
     let opened = Opened::open(config).await?;
     let roots = RootFiles { emergency: Some(opened.emergency_root.clone()), ..files.roots };
     verifiers.break_glass = roots.break_glass()?;
-    let callers = Arc::new(Callers::new(verifiers, config.auth.machine_names, tokens.map(Arc::new), config.auth.denials, clock.clone()));
+    let people = Arc::new(People::new(&config.auth.people, &opened.login_seed, clock.clone())?);
+    let github = github(config, &clock)?;
+    let callers = Callers::new(verifiers, config.auth.machine_names, tokens.map(Arc::new), config.auth.denials, clock.clone());
+    let callers = Arc::new(callers.with_people(people.sessions.clone(), github));
     let shutdown = Shutdown::new();
     let stopping = Arc::new(AtomicBool::new(false));
     let mut sinks = opened.sinks.clone();
@@ -386,6 +393,7 @@ pub async fn start(config: &Config, tokens: Option<TokenTable>, hardened: Harden
         Native::new(NativeParts {
             engine: opened.engine.clone(),
             callers: callers.clone(),
+            people,
             back,
             clock: clock.clone(),
             max_value: config.keys.max_value,
@@ -419,6 +427,13 @@ pub async fn start(config: &Config, tokens: Option<TokenTable>, hardened: Harden
     let reloader = Arc::new(Reloader { config: config.clone(), roots, files, callers, tls, sinks, generation: AtomicU64::new(1) });
     let report = opened.report.clone();
     Ok(Server { addresses, metrics_address, report, shutdown, stopping, serving, opened, reloader, seen, app, signals })
+}
+
+/// The service that knows the tokens of Knox's `0u`, where one is configured.
+fn github(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Github>>> {
+    let people = &config.auth.people;
+    let github = people.github.as_ref().map(|github| Github::new(github, people.names.clone(), clock.clone()));
+    Ok(github.transpose()?.map(Arc::new))
 }
 
 /// Where `break-glass` leaves its notes.
@@ -690,6 +705,9 @@ fn read_identity(config: &Config) -> Result<Identity> {
 /// # Errors
 /// Names the file and what is wrong with it.
 pub(crate) fn check_files(config: &Config) -> Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    People::new(&config.auth.people, &claviger_domain::SecretBytes::new(vec![0; 32]), clock.clone())?;
+    github(config, &clock)?;
     Files::of(config).read().map(drop)
 }
 

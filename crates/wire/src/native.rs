@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use utoipa::ToSchema;
+use zeroize::Zeroize;
 
 /// A grant: who may do what. In requests either `capabilities` or `preset` is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -401,6 +402,97 @@ pub struct IdentityInfo {
 pub struct WhoAmI {
     /// All identities, the default one first.
     pub identities: Vec<IdentityInfo>,
+    /// RFC 3339; when the session ends by which the caller is here, if he is by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_expires: Option<String>,
+}
+
+/// How people can log in, and what one login needs.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct LoginMethods {
+    /// The issuers whose ID tokens are taken.
+    pub issuers: Vec<LoginIssuer>,
+    /// The nonce to ask the issuer for. It is good for one login, for ten minutes.
+    pub nonce: String,
+}
+
+/// One OpenID issuer, as a public client sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LoginIssuer {
+    /// What the server calls it.
+    pub name: String,
+    /// Its identifier, from which its metadata are found.
+    pub issuer: String,
+    /// What it calls this client.
+    pub client_id: String,
+    /// What to ask for.
+    pub scopes: Vec<String>,
+    /// Whether the device flow is taken.
+    pub device_flow: bool,
+    /// Seconds after which a login is over, whatever is renewed.
+    pub session_total: u64,
+    /// PEM text of the roots of its TLS certificates; those of the public web when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Whether it may be plain HTTP on the own machine.
+    #[serde(default)]
+    pub loopback_http: bool,
+}
+
+/// A request that opens a session, or renews one.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSession {
+    /// The issuer, by its name here.
+    pub issuer: String,
+    /// An ID token that it issued for this login, or for its renewal. It is taken once.
+    pub id_token: String,
+    /// The ticket of the login that is renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+}
+
+impl fmt::Debug for CreateSession {
+    /// Without the tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateSession").field("issuer", &self.issuer).field("renews", &self.ticket.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for CreateSession {
+    fn drop(&mut self) {
+        self.id_token.zeroize();
+        self.ticket.zeroize();
+    }
+}
+
+/// A session.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct SessionInfo {
+    /// The bearer token. It is shown here and never again.
+    pub token: String,
+    /// RFC 3339; from then on it does not count.
+    pub expires: String,
+    /// What renews it, together with a new ID token of the same person.
+    pub ticket: String,
+    /// RFC 3339; from then on nothing renews it.
+    pub renewable_until: String,
+    /// Whom it proves.
+    pub identity: IdentityInfo,
+}
+
+impl fmt::Debug for SessionInfo {
+    /// Without the tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionInfo").field("expires", &self.expires).field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// What is answered where there is nothing to say but that it is done.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Done {
+    /// Always true.
+    pub done: bool,
 }
 
 /// A page of audit records, each as the log has it.

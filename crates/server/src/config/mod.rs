@@ -2,9 +2,11 @@
 //!
 //! Nothing is opened, bound or created here. An error names the file, the line and the remedy.
 
+pub(crate) mod people;
 mod raw;
 mod reference;
 
+pub use people::{GithubConfig, IssuerConfig, PeopleConfig};
 pub use raw::Raw;
 pub use reference::{FieldReference, fields, reference};
 
@@ -106,6 +108,8 @@ pub struct AuthConfig {
     pub trust_bundles: Vec<(TrustDomain, PathBuf)>,
     /// How many failures an address may have.
     pub denials: DenialLimits,
+    /// How people log in.
+    pub people: PeopleConfig,
 }
 
 /// Knox's surface.
@@ -363,7 +367,9 @@ fn resolve_auth(raw: raw::Auth, source: &Source<'_>) -> Result<AuthConfig, Confi
         Ok((parsed, path))
     };
     let standard = DenialLimits::default();
+    let people = people::resolve(&raw, source)?;
     Ok(AuthConfig {
+        people,
         machine_roots: raw.machine_roots.unwrap_or_default(),
         machine_names: MachineNames { case, wildcard },
         trust_bundles: raw.trust_bundles.unwrap_or_default().into_iter().map(domain).collect::<Result<_, _>>()?,
@@ -517,6 +523,8 @@ mod tests {
 
     const GOOD: &str = "[server]\nlisten = [\"127.0.0.1:0\"]\n[tls]\ncertificate = \"c.pem\"\nprivate_key = \"k.pem\"\n";
 
+    const ISSUER: &str = "[server]\nlisten = [\"127.0.0.1:0\"]\n[tls]\ncertificate = \"c.pem\"\nprivate_key = \"k.pem\"\n[auth.oidc.corp]\nissuer = \"https://i\"\nclient_id = \"c\"\nuser_claim = \"sub\"\n";
+
     fn resolve(text: &str, environment: &[(&str, &str)], dev: bool) -> Result<Config, ConfigError> {
         let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         Config::parse(Path::new("claviger.toml"), text, environment, dev)
@@ -558,6 +566,31 @@ mod tests {
             ),
             (format!("{GOOD}[knox]\nenabled = true\nresponse_headers = {{ Connection = \"close\" }}\n"), "claviger.toml:8", "server's own"),
             (format!("{GOOD}[knox]\nenabled = true\nresponse_headers = {{ X = \"a\\r\\nB: c\" }}\n"), "claviger.toml:8", "printable"),
+            (format!("{GOOD}[auth]\nsession_minutes = 61\n"), "claviger.toml:7", "between 1 and 60"),
+            (format!("{GOOD}[auth.oidc.corp]\nclient_id = \"c\"\n"), "claviger.toml", "auth.oidc.corp.issuer"),
+            (format!("{GOOD}[auth.oidc.corp]\nissuer = \"http://idp.example\"\n"), "claviger.toml:7", "https://"),
+            (format!("{GOOD}[auth.oidc.corp]\nissuer = \"http://127.0.0.1:1\"\n"), "claviger.toml:7", "loopback_http"),
+            (format!("{GOOD}[auth.oidc.corp]\nissuer = \"https://i\"\nclient_id = \"c\"\n"), "claviger.toml", "user_claim"),
+            (format!("{ISSUER}algorithms = [\"HS256\"]\n"), "claviger.toml:10", "not accepted"),
+            (format!("{ISSUER}algorithms = [\"none\"]\n"), "claviger.toml:10", "not accepted"),
+            (format!("{ISSUER}clock_skew_seconds = 301\n"), "claviger.toml:10", "300"),
+            (format!("{ISSUER}scopes = [\"profile\"]\n"), "claviger.toml:10", "openid"),
+            (format!("{ISSUER}user_prefix = \"claviger:\"\n"), "claviger.toml", "Claviger's own"),
+            (format!("{ISSUER}[auth.github]\nbase_url = \"https://g\"\n"), "claviger.toml", "user_prefix"),
+            (
+                format!(
+                    "{ISSUER}[auth.oidc.two]\nissuer = \"https://j\"\nclient_id = \"c\"\nuser_claim = \"sub\"\nuser_prefix = \"two:\"\n"
+                ),
+                "claviger.toml",
+                "groups_prefix",
+            ),
+            (
+                format!("{ISSUER}[auth.oidc.two]\nissuer = \"https://i\"\nclient_id = \"c\"\nuser_claim = \"sub\"\n"),
+                "claviger.toml:11",
+                "count twice",
+            ),
+            (format!("{GOOD}[auth.oidc.\"Corp!\"]\nissuer = \"https://i\"\n"), "claviger.toml", "small letters"),
+            (format!("{GOOD}[auth.github]\ncache_seconds = 601\n"), "claviger.toml:7", "600"),
             (format!("{GOOD}[[dev.user]]\nname = \"x\"\n"), "claviger.toml", "--dev"),
             ("[server]\nlisten = [\"x\"]\n[tls]\ncertificate=\"c\"\nprivate_key=\"k\"\n".to_owned(), "claviger.toml:2", "IP:PORT"),
             ("[server\n".to_owned(), "claviger.toml:1", ""),

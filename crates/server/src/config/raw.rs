@@ -70,6 +70,33 @@ section!(Auth {
     trust_bundles: Option<BTreeMap<String, PathBuf>>,
     failures_burst: Option<std::num::NonZeroU32>,
     failures_per_second: Option<std::num::NonZeroU32>,
+    session_minutes: Option<u64>,
+    session_total_hours: Option<u64>,
+    oidc: BTreeMap<String, Oidc>,
+    github: Option<Github>,
+});
+section!(Oidc {
+    issuer: Option<String>,
+    client_id: Option<String>,
+    scopes: Option<Vec<String>>,
+    algorithms: Option<Vec<String>>,
+    user_claim: Option<Claim>,
+    user_prefix: Option<String>,
+    groups_claim: Option<Claim>,
+    groups_prefix: Option<String>,
+    device_flow: Option<bool>,
+    clock_skew_seconds: Option<u64>,
+    ca: Option<PathBuf>,
+    loopback_http: Option<bool>,
+});
+section!(Github {
+    base_url: Option<String>,
+    ca: Option<PathBuf>,
+    loopback_http: Option<bool>,
+    timeout_ms: Option<u64>,
+    cache_seconds: Option<u64>,
+    user_prefix: Option<String>,
+    groups_prefix: Option<String>,
 });
 section!(Knox {
     enabled: bool,
@@ -89,6 +116,23 @@ section!(Native { enabled: Option<bool> });
 section!(Keys { max_value: Option<usize>, max_versions: Option<usize>, max_answer: Option<usize>, inline_limit: Option<usize>, default_grants: Vec<String> });
 section!(Log { format: Option<String>, filter: Option<String> });
 section!(Dev { user: Vec<DevUser> });
+
+/// Where a claim lies: one member, or the members that lead to it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Claim {
+    Member(String),
+    Path(Vec<String>),
+}
+
+impl Claim {
+    pub(super) fn path(&self) -> Vec<String> {
+        match self {
+            Self::Member(name) => vec![name.clone()],
+            Self::Path(names) => names.clone(),
+        }
+    }
+}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

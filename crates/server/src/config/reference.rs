@@ -180,6 +180,143 @@ const FIELDS: &[Field] = &[
         "Wrong tokens that an address may show at once before its tokens are answered 429 unseen (on Knox's surface 401, code 5, as its clients know no other). Requests without a proof are counted apart, and beyond as many answered so and not written down; they keep nobody out.",
     ),
     ("auth", "failures_per_second", "1", "1", "How many of these come back each second."),
+    (
+        "auth",
+        "session_minutes",
+        "15",
+        "15",
+        "Minutes that a person's session counts, 1 to 60. The command line renews it by itself, with groups read anew: so long lives a group that the issuer took.",
+    ),
+    (
+        "auth",
+        "session_total_hours",
+        "12",
+        "12",
+        "Hours after a login in which its sessions are renewed, 1 to 168. Then the person logs in again.",
+    ),
+    (
+        "auth",
+        "oidc",
+        "{ corp = { issuer = \"https://login.example.com\", client_id = \"claviger\", user_claim = \"preferred_username\" } }",
+        "none",
+        "OpenID issuers by the names that `claviger login --issuer` takes; each is a section `[auth.oidc.NAME]`. A change needs a restart.",
+    ),
+    (
+        "auth",
+        "github",
+        "{ base_url = \"https://github.example.com/api/v3\" }",
+        "off",
+        "The service that is asked whose a token of Knox's `0u` is; a section `[auth.github]`. A change needs a restart.",
+    ),
+    (
+        "auth.oidc.NAME",
+        "issuer",
+        "\"https://login.example.com\"",
+        "required",
+        "The provider's issuer identifier: what `iss` must be, byte for byte, and below which its metadata lie. Keys are fetched when they are needed, so a provider that is down keeps no server from starting.",
+    ),
+    (
+        "auth.oidc.NAME",
+        "client_id",
+        "\"claviger\"",
+        "required",
+        "What the provider calls this client: a public one, with PKCE and redirects to `http://127.0.0.1` at any port. Tokens that are meant for others too are refused.",
+    ),
+    (
+        "auth.oidc.NAME",
+        "user_claim",
+        "\"preferred_username\"",
+        "required",
+        "The claim with the user's name in grants, or the list of members that lead to it. Choose one that nobody can give himself; `email` counts only where `email_verified` is true; `sub` is safe everywhere.",
+    ),
+    (
+        "auth.oidc.NAME",
+        "user_prefix",
+        "\"corp:\"",
+        "none",
+        "Stands before each user's name. Two sources of people need two prefixes, one of which may be empty; a name that begins with another source's prefix is refused.",
+    ),
+    (
+        "auth.oidc.NAME",
+        "groups_claim",
+        "[\"realm_access\", \"roles\"]",
+        "none",
+        "The claim with the user's groups, a text or a list of texts, or the list of members that lead to it. Without it nobody is in a group.",
+    ),
+    (
+        "auth.oidc.NAME",
+        "groups_prefix",
+        "\"corp:\"",
+        "none",
+        "As `user_prefix`, for groups. Groups that begin with another source's prefix, or with `claviger:`, do not count.",
+    ),
+    (
+        "auth.oidc.NAME",
+        "algorithms",
+        "[\"ES256\", \"RS256\"]",
+        "all",
+        "The signature algorithms taken of this issuer, of RS256, PS256, ES256, ES384 and EdDSA. Others exist nowhere here.",
+    ),
+    (
+        "auth.oidc.NAME",
+        "scopes",
+        "[\"openid\", \"profile\", \"offline_access\"]",
+        "openid, profile, offline_access",
+        "What a login asks the provider for. Without a refresh token, which `offline_access` stands for at most providers, people log in again after `session_minutes`.",
+    ),
+    (
+        "auth.oidc.NAME",
+        "device_flow",
+        "false",
+        "false",
+        "Lets people log in by a code that they type in a browser elsewhere. With most providers such tokens carry no nonce, so one that is stolen within five minutes of its issue, before its owner's program shows it, is taken here; and a person can be talked into typing somebody else's code.",
+    ),
+    ("auth.oidc.NAME", "clock_skew_seconds", "30", "30", "How far the provider's clock and this server's may disagree, up to 300."),
+    (
+        "auth.oidc.NAME",
+        "ca",
+        "\"/etc/claviger/idp-ca.pem\"",
+        "/etc/ssl/certs/ca-certificates.crt",
+        "PEM file with the roots of the provider's TLS certificates; read at start. When it is given, it is published to the command line, which then trusts these roots for this provider too.",
+    ),
+    (
+        "auth.oidc.NAME",
+        "loopback_http",
+        "false",
+        "false",
+        "Allows `http://127.0.0.1`, `http://[::1]` and `http://localhost` as issuer, for tests. Anything else is always HTTPS.",
+    ),
+    (
+        "auth.github",
+        "base_url",
+        "\"https://github.example.com/api/v3\"",
+        "https://api.github.com",
+        "Where `/user` and `/user/orgs` are asked with the caller's token; the login name becomes the user, the organisations' names his groups.",
+    ),
+    (
+        "auth.github",
+        "ca",
+        "\"/etc/claviger/github-ca.pem\"",
+        "/etc/ssl/certs/ca-certificates.crt",
+        "PEM file with the roots of its TLS certificates; read at start.",
+    ),
+    ("auth.github", "loopback_http", "false", "false", "As for an issuer."),
+    (
+        "auth.github",
+        "timeout_ms",
+        "5000",
+        "5000",
+        "How long all requests of one look-up may take together. Then the caller is told that nobody could say who he is; that is not counted as a wrong token.",
+    ),
+    (
+        "auth.github",
+        "cache_seconds",
+        "60",
+        "60",
+        "How long an answer is believed, up to 600; refusals for at most 10. So long lives a token or a membership that was taken there.",
+    ),
+    ("auth.github", "user_prefix", "\"github:\"", "none", "As for an issuer."),
+    ("auth.github", "groups_prefix", "\"github:\"", "none", "As for an issuer."),
     ("knox", "enabled", "true", "false", "Serves Knox's API under `/v0`."),
     ("knox", "list_readable_only", "false", "false", "Lists and polls show only keys that the caller can read. Knox shows all."),
     ("knox", "keep_last_admin", "false", "false", "Refuses an ACL change that leaves a key without administrator. Knox allows it."),
@@ -313,11 +450,11 @@ mod tests {
             let error = toml::from_str::<Raw>(text).unwrap_err().message().to_owned();
             error.split('`').skip(3).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>()
         };
-        let sections = named("zzz = 1");
-        assert_eq!(sections, documented.keys().map(|s| (*s).to_owned()).collect());
-        for section in sections {
+        let outermost = documented.keys().filter(|s| !s.contains('.'));
+        assert_eq!(named("zzz = 1"), outermost.map(|s| (*s).to_owned()).collect());
+        for (section, documented) in documented {
             let fields = named(&format!("[{section}]\nzzz = 1"));
-            assert_eq!(fields, documented[section.as_str()].iter().map(|f| (*f).to_owned()).collect(), "[{section}]");
+            assert_eq!(fields, documented.iter().map(|f| (*f).to_owned()).collect(), "[{section}]");
         }
     }
 

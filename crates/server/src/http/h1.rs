@@ -82,7 +82,7 @@ where
     let body = match plan.framing {
         Framing::Length(0) => Received::whole(Bytes::new()),
         _ => {
-            let limit = front.body_limit(&head, plan.framing.announced(), connection);
+            let limit = front.body_limit(&head, plan.framing.announced(), connection).await;
             wire.read_body(&plan, limit).await?
         }
     };

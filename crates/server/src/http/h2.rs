@@ -160,7 +160,7 @@ async fn answer<S: Service>(
     let collected = match is_refused {
         false => {
             let announced = if body.is_end_stream() { Some(0) } else { body.size_hint().upper() };
-            let limit = front.body_limit(&head, announced, &connection);
+            let limit = front.body_limit(&head, announced, &connection).await;
             Box::pin(collect(body, limit, head.size(), &front.limits, &mut held)).await
         }
         true => Err(Refusal::Overloaded),

@@ -97,9 +97,9 @@ pub trait Service: Send + Sync + 'static {
 
     /// Whether the sender of this head is known to be somebody, so that more than [`Limits::unproven_body`] bytes of body
     /// are kept for him. Asked before such a body is read, and only then; by itself everybody is somebody.
-    fn may_send(&self, head: &Head, connection: &Connection) -> bool {
+    fn may_send(&self, head: &Head, connection: &Connection) -> impl Future<Output = bool> + Send {
         let _ = (head, connection);
-        true
+        std::future::ready(true)
     }
 
     /// Answers one request.
@@ -143,9 +143,9 @@ impl<S: Service> Front<S> {
     }
 
     /// The most bytes of body that are kept of this client, who announced so many, or not how many.
-    fn body_limit(&self, head: &Head, announced: Option<u64>, connection: &Connection) -> usize {
+    async fn body_limit(&self, head: &Head, announced: Option<u64>, connection: &Connection) -> usize {
         let (limit, unproven) = (self.service.body_limit(head), self.limits.unproven_body);
         let is_small = announced.is_some_and(|length| length <= unproven as u64);
-        if is_small || limit <= unproven || self.service.may_send(head, connection) { limit } else { unproven }
+        if is_small || limit <= unproven || Box::pin(self.service.may_send(head, connection)).await { limit } else { unproven }
     }
 }

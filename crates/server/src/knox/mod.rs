@@ -113,7 +113,7 @@ impl Knox {
             RequestBody::Complete(bytes) => Body::Whole(bytes),
             RequestBody::TooLarge => Body::Unreadable,
         };
-        let caller = match self.callers.knox(&connection, head.headers.get("authorization"), id) {
+        let caller = match self.callers.knox(&connection, head.headers.get("authorization"), id).await {
             Ok(caller) => caller,
             Err(failure) => {
                 let reply = Box::pin(self.unproven(failure, &head, id, connection.peer.ip())).await;

@@ -5,7 +5,7 @@ use super::routes::{BASE, ROUTES, Routed, route};
 use crate::http::{Head, Method};
 use claviger_domain::Principal;
 use claviger_wire::native::{
-    AclBody, BulkRead, CreateKey, FieldError, PrefixInfo, acl_entries, parse_acl, rfc3339_to_unix, unix_to_rfc3339,
+    AclBody, BulkRead, CreateKey, CreateSession, FieldError, PrefixInfo, acl_entries, parse_acl, rfc3339_to_unix, unix_to_rfc3339,
 };
 use serde::de::DeserializeOwned;
 
@@ -43,8 +43,13 @@ pub fn body(bytes: &[u8], secret: &str) {
         json::<T>(&head.headers, bytes).err()
     }
     let head = Head::build("POST", "/", &[("Content-Type", "application/json")]).expect("a head like this is well formed");
-    let errors =
-        [read::<CreateKey>(&head, bytes), read::<AclBody>(&head, bytes), read::<PrefixInfo>(&head, bytes), read::<BulkRead>(&head, bytes)];
+    let errors = [
+        read::<CreateKey>(&head, bytes),
+        read::<AclBody>(&head, bytes),
+        read::<PrefixInfo>(&head, bytes),
+        read::<BulkRead>(&head, bytes),
+        read::<CreateSession>(&head, bytes),
+    ];
     for error in errors.into_iter().flatten().filter(|e| !e.rule.starts_with("is no member here")) {
         assert!(!error.to_string().contains(secret), "{error}");
     }

@@ -21,6 +21,7 @@ mod request;
 mod rights;
 mod routes;
 mod server;
+mod session;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub(crate) use server::as_recorded;
 
 use crate::callers::{AuthFailure, Callers};
 use crate::http::{Connection, Head, Request, RequestBody, Response, Shutdown};
+use crate::people::People;
 use bytes::Bytes;
 use claviger_domain::audit::{Action, Outcome, Record, Subject};
 use claviger_domain::{Caller, Clock, KeyId, RequestId, Revision};
@@ -61,6 +63,8 @@ pub struct NativeParts {
     pub engine: Arc<Engine>,
     /// Turns credentials into callers.
     pub callers: Arc<Callers>,
+    /// How people log in.
+    pub people: Arc<People>,
     /// The server's own state.
     pub back: Arc<dyn Backstage>,
     /// The time.
@@ -133,15 +137,8 @@ impl Native {
         let Request { head, connection, .. } = request;
         let path = request::path(head);
         let routed = path.as_deref().map(|path| route(head.method, path)).map_err(Clone::clone);
-        if let Ok(Routed::To(Route { operation: Operation::Describe, query, .. }, _)) = routed {
-            self.parts.callers.anonymous(connection).map_err(|limited| Fault::from(&limited))?;
-            let checked = Query::parse(head.query.as_deref(), query);
-            let (outcome, reason) = if checked.is_ok() { (Outcome::Ok, "") } else { (Outcome::Invalid, "no parameters are taken") };
-            self.note_request(head, connection, id, None, outcome, reason).await?;
-            return match checked {
-                Ok(_) => Ok(Response::new(200).with_header("Content-Type", "application/json").with_body(self.description.clone())),
-                Err(error) => Err(Fault::invalid(error)),
-            };
+        if let Ok(Routed::To(route @ Route { needs: Needs::Nothing, .. }, _)) = routed {
+            return Box::pin(self.open_to_all(route, request, id)).await;
         }
         let header = match authorization(&head.headers) {
             Ok(header) => header,
@@ -178,6 +175,27 @@ impl Native {
                 }
                 Err(Fault::of(&error, conditional))
             }
+        }
+    }
+
+    /// Answers a route that takes no credential.
+    async fn open_to_all(&self, route: &'static Route, request: &Request, id: RequestId) -> Result<Response, Fault> {
+        match route.operation {
+            Operation::LoginMethods => self.login_methods(route, request, id).await,
+            Operation::CreateSession => self.create_session(route, request, id).await,
+            _ => self.describe(route, request, id).await,
+        }
+    }
+
+    async fn describe(&self, route: &Route, request: &Request, id: RequestId) -> Result<Response, Fault> {
+        let Request { head, connection, .. } = request;
+        self.parts.callers.anonymous(connection).map_err(|limited| Fault::from(&limited))?;
+        let checked = Query::parse(head.query.as_deref(), route.query);
+        let (outcome, reason) = if checked.is_ok() { (Outcome::Ok, "") } else { (Outcome::Invalid, "no parameters are taken") };
+        self.note_request(head, connection, id, None, outcome, reason).await?;
+        match checked {
+            Ok(_) => Ok(Response::new(200).with_header("Content-Type", "application/json").with_body(self.description.clone())),
+            Err(error) => Err(Fault::invalid(error)),
         }
     }
 
@@ -244,7 +262,8 @@ impl Native {
             Operation::ShowStatus => self.show_status(ask).await,
             Operation::RotateSeal => self.rotate_seal(ask).await,
             Operation::WhoAmI => self.whoami(ask).await,
-            Operation::Describe => Err(Fault::no_route().into()),
+            Operation::EndSession => self.end_session(ask).await,
+            Operation::Describe | Operation::LoginMethods | Operation::CreateSession => Err(Fault::no_route().into()),
         }
     }
 
@@ -331,7 +350,8 @@ impl Ask<'_> {
 
 /// The part of a request that an error is about, when the name is ours; what a client made up is not written down.
 fn known_part(field: &str) -> &str {
-    const PARTS: [&str; 31] = [
+    const PARTS: [&str; 32] = [
+        "authorization",
         "path",
         "id",
         "ids",

@@ -100,6 +100,21 @@ impl Fault {
         Self::new(429, "rate_limited", detail).with_header("Retry-After", 30)
     }
 
+    /// A proof that was looked at by a route of its own, and does not count.
+    pub(crate) fn unauthenticated(why: String) -> Self {
+        Self::new(401, "unauthenticated", why).with_header("WWW-Authenticate", "Bearer")
+    }
+
+    /// Something outside that is needed does not answer.
+    pub(crate) fn unavailable(why: String) -> Self {
+        Self::new(503, "unavailable", why).with_header("Retry-After", 10)
+    }
+
+    /// There is no room for more.
+    pub(crate) fn busy(why: String) -> Self {
+        Self::new(429, "rate_limited", why).with_header("Retry-After", 60)
+    }
+
     /// An answer for what the engine refused. `conditional` says that the request named the state it expects.
     pub(crate) fn of(error: &Error, conditional: bool) -> Self {
         match error {

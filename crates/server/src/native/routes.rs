@@ -106,6 +106,9 @@ pub enum Operation {
     ShowStatus,
     RotateSeal,
     WhoAmI,
+    LoginMethods,
+    CreateSession,
+    EndSession,
     Describe,
 }
 
@@ -254,6 +257,25 @@ pub const ROUTES: &[Route] = &[
     get("/status", Operation::ShowStatus, RootAdmin, "Status", "Show the server's state."),
     Route { method: Method::Post, ..get("/seal/rotate", Operation::RotateSeal, RootAdmin, "SealStatus", "Rotate the barrier key.") },
     get("/whoami", Operation::WhoAmI, Identity, "WhoAmI", "Say whom the server takes you for."),
+    get("/login", Operation::LoginMethods, Needs::Nothing, "LoginMethods", "List how people log in, and begin a login."),
+    Route {
+        request: Some("CreateSession"),
+        status: 201,
+        answer: "SessionInfo",
+        conditional: false,
+        ..change(Method::Post, "/session", Operation::CreateSession, Needs::Nothing, "Open a session by an ID token, or renew one.")
+    },
+    Route {
+        answer: "Done",
+        conditional: false,
+        ..change(
+            Method::Delete,
+            "/session",
+            Operation::EndSession,
+            Identity,
+            "End the login of your session, and all sessions of that login.",
+        )
+    },
     get("/openapi.json", Operation::Describe, Needs::Nothing, "object", "This document."),
 ];
 

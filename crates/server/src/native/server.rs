@@ -11,7 +11,9 @@ use claviger_wire::native::{FieldError, IdentityInfo, WhoAmI, rfc3339_to_unix, u
 impl Native {
     pub(crate) async fn whoami(&self, ask: &Ask<'_>) -> Answer {
         self.note(ask, Action::Request, Outcome::Ok, "whoami").await?;
-        Ok(answer(200, &WhoAmI { identities: ask.caller.proven().iter().map(identity).collect() }))
+        let header = super::authorization(&ask.head.headers)?;
+        let session_expires = self.parts.callers.session(header).map(|session| unix_to_rfc3339(session.expires));
+        Ok(answer(200, &WhoAmI { identities: ask.caller.proven().iter().map(identity).collect(), session_expires }))
     }
 
     pub(crate) async fn show_status(&self, ask: &Ask<'_>) -> Answer {
@@ -61,7 +63,7 @@ impl Native {
     }
 }
 
-fn identity(proven: &Proven) -> IdentityInfo {
+pub(crate) fn identity(proven: &Proven) -> IdentityInfo {
     let groups = match &proven.identity {
         Identity::User { groups, .. } => groups.iter().map(|g| g.to_string()).collect(),
         _ => Vec::new(),

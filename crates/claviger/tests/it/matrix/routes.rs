@@ -194,9 +194,13 @@ pub(super) fn anywhere() -> Place {
     }
 }
 
+/// Routes of which each request needs something that is good once, or that answer each time with something new. They are
+/// tried, by everybody, in the tests of people's logins.
+const ELSEWHERE: [&str; 3] = ["GET /api/v1/login", "POST /api/v1/session", "DELETE /api/v1/session"];
+
 /// The native routes that have rows, and those that the served description has.
 pub(super) fn native_routes(described: &Value) -> (BTreeSet<String>, BTreeSet<String>) {
-    let rows = NATIVE.iter().map(|r| format!("{} {}", r.method, r.path)).collect();
+    let rows = NATIVE.iter().map(|r| format!("{} {}", r.method, r.path)).chain(ELSEWHERE.map(str::to_owned)).collect();
     let paths = described["paths"].as_object().unwrap();
     let methods = |(path, item): (&String, &Value)| {
         item.as_object().unwrap().keys().map(|method| format!("{} {path}", method.to_uppercase())).collect::<Vec<_>>()

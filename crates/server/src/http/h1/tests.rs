@@ -43,7 +43,7 @@ impl Service for Echo {
         if &head.path[..] == b"/small" { 10 } else { Self::LIMIT }
     }
 
-    fn may_send(&self, head: &Head, _: &Connection) -> bool {
+    async fn may_send(&self, head: &Head, _: &Connection) -> bool {
         &head.path[..] != b"/unproven"
     }
 

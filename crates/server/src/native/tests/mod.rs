@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod evidence;
+mod people;
 mod reads;
 mod resets;
 mod routes;
@@ -12,7 +13,9 @@ mod writes;
 
 use super::{AuditQuery, AuditState, Backstage, Native, NativeParts, Vitals};
 use crate::callers::Callers;
+use crate::config::PeopleConfig;
 use crate::http::{Connection, Head, Request, RequestBody, Response, ResponseBody, Shutdown};
+use crate::people::People;
 use bytes::Bytes;
 use claviger_authn::{StaticUser, TokenTable};
 use claviger_crypto::{RootError, RootOfTrust};
@@ -171,6 +174,11 @@ impl World {
     }
 
     pub(super) async fn on(store: Arc<dyn Store>) -> Self {
+        Self::with_people(store, &PeopleConfig::default()).await
+    }
+
+    /// With these issuers.
+    pub(super) async fn with_people(store: Arc<dyn Store>, people: &PeopleConfig) -> Self {
         let clock = Arc::new(Hand(AtomicI64::new(1_800_000_000_000_000_000)));
         let audit = Arc::new(Sink::default());
         let ring = claviger_engine::initialise(&*store, &[&OpenRoot], clock.now()).await.unwrap();
@@ -178,9 +186,12 @@ impl World {
         let started = Engine::start(settings, store, audit.clone(), ring, clock.clone()).await.unwrap();
         let engine = started.engine;
         let (back, shutdown) = (Arc::new(Back::default()), Shutdown::new());
+        let people = Arc::new(People::new(people, &SecretBytes::new(vec![7; 32]), clock.clone()).unwrap());
+        let callers = Callers::with_tokens_at(tokens(), clock.clone()).with_people(people.sessions.clone(), None);
         let native = Native::new(NativeParts {
             engine: engine.clone(),
-            callers: Arc::new(Callers::with_tokens(tokens())),
+            callers: Arc::new(callers),
+            people,
             back: back.clone(),
             clock: clock.clone(),
             max_value: 64 << 10,
@@ -281,6 +292,11 @@ impl Reply {
             self.response.headers.iter().map(|(n, v)| format!("{n}: {}", String::from_utf8_lossy(v.as_bytes()))).collect();
         format!("{} {headers:?} {}", self.status, self.text).replace(&id, "ID")
     }
+}
+
+/// No issuers.
+pub(super) fn nobody(clock: Arc<Hand>) -> Arc<People> {
+    Arc::new(People::new(&PeopleConfig::default(), &SecretBytes::new(vec![7; 32]), clock).unwrap())
 }
 
 fn tokens() -> TokenTable {

@@ -46,10 +46,17 @@ fn row(operation: Operation, version: &str) -> (Row, String) {
         O::ShowStatus => of("/status", "", ROOT, "403 denied"),
         O::RotateSeal => of("/seal/rotate", "", ROOT, "403 denied"),
         O::WhoAmI => of("/whoami", "", ALICE, "nothing"),
+        O::LoginMethods => of("/login", "", ALICE, "nothing"),
+        O::CreateSession | O::EndSession => unreachable!("`people` tries these, which need tokens that are good once"),
         O::Describe => of("/openapi.json", "", ALICE, "nothing"),
     };
     let target = row.target.replace("VERSION", version);
     (row, target)
+}
+
+/// Routes that `people` tries.
+fn takes_used_tokens(operation: Operation) -> bool {
+    matches!(operation, Operation::CreateSession | Operation::EndSession)
 }
 
 /// A world with a key that has an active second version.
@@ -64,7 +71,7 @@ async fn world() -> (World, String) {
 
 #[tokio::test]
 async fn every_route_needs_a_credential_refuses_strangers_and_serves_the_right_one() {
-    for route in ROUTES {
+    for route in ROUTES.iter().filter(|route| !takes_used_tokens(route.operation)) {
         let (world, version) = world().await;
         let (row, target) = row(route.operation, &version);
         let before = world.engine.revision();
@@ -109,7 +116,7 @@ async fn every_route_needs_a_credential_refuses_strangers_and_serves_the_right_o
 
 #[tokio::test]
 async fn no_route_answers_when_its_record_cannot_be_kept() {
-    for route in ROUTES {
+    for route in ROUTES.iter().filter(|route| !takes_used_tokens(route.operation)) {
         let (world, version) = world().await;
         let (row, target) = row(route.operation, &version);
         world.audit.full.store(true, Ordering::SeqCst);

@@ -47,6 +47,7 @@ impl Site {
         let native = Native::new(NativeParts {
             engine: world.engine.clone(),
             callers: callers.clone(),
+            people: nobody(world.clock.clone()),
             back: world.back.clone(),
             clock: world.clock.clone(),
             max_value: 1024,
