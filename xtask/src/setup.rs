@@ -29,6 +29,7 @@ const TO_TEST: &[Package] = &[
     Package { name: "golang-go", program: "go", why: "tests that talk to the server as Knox's Go client does" },
     Package { name: "openssl", program: "openssl", why: "tests that hold generated keys against it" },
     Package { name: "openssh-client", program: "ssh-keygen", why: "the same, for OpenSSH's form" },
+    Package { name: "age", program: "age", why: "tests that exports are read and written by age itself" },
     Package { name: "procps", program: "kill", why: "tests that end or signal a process" },
     Package { name: "e2fsprogs", program: "chattr", why: "tests of files that even root cannot write" },
     Package { name: "mount", program: "mount", why: "tests of a full disk" },

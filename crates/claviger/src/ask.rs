@@ -69,6 +69,14 @@ pub(crate) fn is_interactive() -> bool {
     isatty(io::stdin())
 }
 
+/// A whole file, or standard input for `-`.
+pub(crate) fn read_input(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    match path == Path::new("-") {
+        true => read_all(io::stdin().lock(), "standard input"),
+        false => read_file(path),
+    }
+}
+
 fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let shown = path.display().to_string();
     let file = std::fs::File::open(path).map_err(|e| Failure::usage(format!("cannot read {shown}: {e}")))?;

@@ -61,6 +61,10 @@ enum Command {
     // What a command says of itself stands in its own file.
     Put(put::Put),
     Edit(edit::Edit),
+    Diff(diff::Diff),
+    #[command(subcommand)]
+    Import(import::Import),
+    Export(export::Export),
     #[command(subcommand)]
     Generate(generate::Generate),
     /// Make an active version the primary one.
@@ -131,6 +135,9 @@ impl Cli {
             Command::Add(c) => online(global, async |s| c.run(s).await),
             Command::Put(c) => online(global, async |s| c.run(s).await),
             Command::Edit(c) => online(global, async |s| c.run(s).await),
+            Command::Diff(c) => online(global, async |s| c.run(s).await),
+            Command::Import(c) => online(global, async |s| c.run(s).await),
+            Command::Export(c) => online(global, async |s| c.run(s).await),
             Command::Generate(c) if c.has_target() => online(global, async |s| c.put(s).await),
             Command::Generate(c) => c.print(global.json),
             Command::Promote(c) => online(global, async |s| c.run(s).await),

@@ -1,4 +1,5 @@
-//! JSON as others speak it: the native API and Knox's.
+//! JSON as others speak it: the native API and Knox's; and the named parts of values.
 
 pub mod knox;
 pub mod native;
+pub mod parts;

@@ -1,6 +1,9 @@
 //! The commands that make values, put them in, compare, find and move them, against a real server.
 
+mod compare;
+mod export;
 mod generate;
+mod import;
 mod put;
 mod terminal;
 
