@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::shell;
+use crate::{shell, tool};
 
 const VERSION: &str = "0.20.2";
 
@@ -22,20 +22,6 @@ pub(crate) fn run() -> anyhow::Result<()> {
 /// # Errors
 /// No cache folder, or the build fails.
 pub(crate) fn install() -> anyhow::Result<PathBuf> {
-    let folder = shell::cache()?.join("tools").join(format!("cargo-deny-{VERSION}"));
-    let program = folder.join("bin/cargo-deny");
-    if program.is_file() {
-        return Ok(program);
-    }
-    println!("building cargo-deny {VERSION} (once)");
-    // Unoptimized, since its own release profile takes minutes, and the check takes a second.
     // Without its default features it needs no TLS: it fetches nothing here.
-    let mut command = shell::cargo(["install", "cargo-deny", "--locked", "--quiet", "--debug"]);
-    command
-        .args(["--no-default-features", "--version", VERSION, "--root"])
-        .arg(&folder)
-        // Its build results are of no further use: let cargo put them in a temporary folder.
-        .env_remove("CARGO_TARGET_DIR");
-    shell::run(&mut command)?;
-    Ok(program)
+    tool::install("cargo-deny", VERSION, &["--no-default-features"])
 }

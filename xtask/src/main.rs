@@ -7,11 +7,14 @@ mod bench;
 mod demo;
 mod deny;
 mod dev;
+mod dist;
 mod fuzz;
+mod guides;
 mod setup;
 mod shell;
 mod test;
 mod tidy;
+mod tool;
 
 use std::process::ExitCode;
 
@@ -37,6 +40,10 @@ enum Command {
     Deny,
     /// Measures speed and memory and prints a table with the goals.
     Bench(bench::Options),
+    /// Makes what is given out: programs, Debian package, container image, bill of materials, checksums.
+    Dist(dist::Options),
+    /// Follows the guides word by word; one of them on a clean machine in a container.
+    Guides(guides::Options),
     /// Builds, starts a development server and shows the main job.
     Demo(demo::Options),
     /// Installs the Debian packages and tools that the other commands need.
@@ -49,6 +56,8 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Deny => deny::run(),
         Command::Bench(options) => bench::run(&options),
+        Command::Dist(options) => dist::run(&options),
+        Command::Guides(options) => guides::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Setup => setup::run(),
     };

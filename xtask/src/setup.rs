@@ -37,6 +37,27 @@ const TO_TEST: &[Package] = &[
     Package { name: "python3-venv", program: "python3", why: "the folder that Tink is installed in" },
 ];
 
+/// What giving out needs besides building.
+const FOR_DIST: &[Package] = &[
+    Package { name: "musl-tools", program: "musl-gcc", why: "C code of the static program" },
+    Package { name: "dpkg", program: "dpkg-deb", why: "the Debian package" },
+    Package { name: "binutils", program: "objdump", why: "finding out which C library the program needs" },
+    Package { name: "openssh-client", program: "ssh-keygen", why: "signing and verifying checksums" },
+    Package { name: "skopeo", program: "skopeo", why: "reading the container image back" },
+    Package { name: "umoci", program: "umoci", why: "unpacking the container image" },
+    Package { name: "git", program: "git", why: "the time of the newest commit" },
+];
+
+/// What a clean machine to follow guides on needs.
+const FOR_MACHINES: &[Package] = &[
+    Package { name: "debootstrap", program: "debootstrap", why: "making a clean Debian" },
+    Package { name: "systemd-container", program: "systemd-nspawn", why: "booting it" },
+    Package { name: "util-linux", program: "nsenter", why: "working in it" },
+];
+
+/// Rust's target of static programs.
+const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
+
 /// Installs all that is missing: Debian packages, then the pinned cargo-deny.
 pub(crate) fn run() -> anyhow::Result<()> {
     packages_to_test()?;
@@ -61,6 +82,29 @@ pub(crate) fn packages_to_test() -> anyhow::Result<()> {
     let mut all = missing(TO_BUILD, shell::has_program);
     all.extend(missing(TO_TEST, shell::has_program));
     install(&all)
+}
+
+/// Installs what building and giving out need: Debian packages, and Rust's library for static programs.
+///
+/// # Errors
+/// As [`packages_to_test`]; or the library is not there and there is no `rustup`.
+pub(crate) fn packages_for_dist() -> anyhow::Result<()> {
+    let mut all = missing(TO_BUILD, shell::has_program);
+    all.extend(missing(FOR_DIST, shell::has_program));
+    install(&all)?;
+    let sysroot = shell::read(Command::new("rustc").current_dir(shell::root()).args(["--print", "sysroot"]))?;
+    if std::path::Path::new(sysroot.trim()).join("lib/rustlib").join(STATIC_TARGET).is_dir() {
+        return Ok(());
+    }
+    shell::run(Command::new("rustup").current_dir(shell::root()).args(["target", "add", STATIC_TARGET]))
+}
+
+/// Installs what booting a clean machine needs.
+///
+/// # Errors
+/// As [`packages_to_test`].
+pub(crate) fn packages_for_machines() -> anyhow::Result<()> {
+    install(&missing(FOR_MACHINES, shell::has_program))
 }
 
 fn install(missing: &[&Package]) -> anyhow::Result<()> {

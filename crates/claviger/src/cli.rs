@@ -108,12 +108,17 @@ enum Command {
     Whoami(whoami::Whoami),
     /// Print a completion script for a shell.
     Completions(completions::Completions),
+    /// Print a manual page, or write all of them into a folder.
+    Man(man::Man),
     /// Verify a whole store and its audit log from their files; changes nothing.
+    #[cfg(feature = "server")]
     Check(check::Check),
     /// Check a server's configuration.
     #[command(subcommand)]
+    #[cfg(feature = "server")]
     Config(config::Config),
     /// Run or prepare a server.
+    #[cfg(feature = "server")]
     Server(server::Server),
 }
 
@@ -160,8 +165,12 @@ impl Cli {
             Command::Status(c) => online(global, async |s| c.run(s).await),
             Command::Whoami(c) => online(global, async |s| c.run(s).await),
             Command::Completions(c) => c.run(),
+            Command::Man(c) => c.run(global.json),
+            #[cfg(feature = "server")]
             Command::Check(c) => c.run(global.json),
+            #[cfg(feature = "server")]
             Command::Config(c) => c.run(global.json),
+            #[cfg(feature = "server")]
             Command::Server(c) => c.run(global.json),
         }
     }

@@ -3,8 +3,10 @@
 pub(crate) mod acl;
 pub(crate) mod add;
 pub(crate) mod audit;
+#[cfg(feature = "server")]
 pub(crate) mod check;
 pub(crate) mod completions;
+#[cfg(feature = "server")]
 pub(crate) mod config;
 pub(crate) mod create;
 pub(crate) mod delete;
@@ -17,10 +19,12 @@ pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod info;
 pub(crate) mod ls;
+pub(crate) mod man;
 pub(crate) mod put;
 pub(crate) mod reach;
 pub(crate) mod run;
 pub(crate) mod seal;
+#[cfg(feature = "server")]
 pub(crate) mod server;
 pub(crate) mod set;
 pub(crate) mod states;

@@ -1,0 +1,219 @@
+//! Follows the guides word by word: runs every command of a guide in one shell, as a reader would, and compares what it
+//! says with what the guide says it does.
+//!
+//! A block of ```` ```sh ```` is run as it stands and must succeed. In a block of ```` ```console ```` the lines after
+//! `$ ` are run, and every other line must appear in the output, numbers, times and hexadecimal ids aside; a line of `…`
+//! stands for anything. Other blocks are for reading. What a reader must put in of his own stands in the guide as
+//! `${NAME:-an example}`.
+
+mod machine;
+mod text;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+
+use crate::{dist, shell};
+use machine::Machine;
+use text::{Block, Kind};
+
+/// Options of `guides`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only this guide, by its file's name without `.md`; may be repeated.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Folder with the results of `cargo xtask dist`, for guides that begin with an installed package; built unless given.
+    #[arg(long, value_name = "DIR")]
+    dist: Option<PathBuf>,
+}
+
+/// Where a guide is followed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Beside a development server on this machine.
+    Here,
+    /// On a clean Debian machine, as root.
+    Clean,
+}
+
+/// The guides that are followed. Extend this table with each guide.
+const GUIDES: &[(&str, Place)] = &[("first-secret", Place::Here), ("production-one-machine", Place::Clean)];
+
+/// How long one block may take.
+const BLOCK_LIMIT: Duration = Duration::from_secs(600);
+/// How long lines of programs in the background may take to appear.
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Follows the guides.
+///
+/// # Errors
+/// A guide's commands fail, or say something else than it does.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let wanted = |name: &&(&str, Place)| options.only.is_empty() || options.only.iter().any(|only| only == name.0);
+    let chosen: Vec<_> = GUIDES.iter().filter(wanted).collect();
+    ensure!(!chosen.is_empty(), "there is no such guide; there are {}", names().join(", "));
+    for (name, place) in chosen {
+        let begun = Instant::now();
+        match place {
+            Place::Here => follow(name, Reader::here(None)?)?,
+            Place::Clean => {
+                let machine = Machine::boot(options.dist.as_deref())?;
+                follow(name, Reader::at(machine.shell())?)?;
+            }
+        }
+        println!("{name}: followed in {:.0} s", begun.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+/// As a test, after `dist`: guides beside a development server with the static program, and those on a clean machine with
+/// the package.
+///
+/// # Errors
+/// As [`run`]; that no machine boots here is an error only with `long`.
+pub(crate) fn test(long: bool) -> anyhow::Result<()> {
+    let (dist, folder) = (dist::folder(), tempfile::tempdir()?);
+    let archive = found(&dist, |name| name.starts_with("claviger-") && name.ends_with("linux-static.tar.gz") && !name.contains("-cli-"))?;
+    shell::run(Command::new("tar").args(["--strip-components=1", "-xzf"]).arg(archive).arg("-C").arg(folder.path()))?;
+    for (name, place) in GUIDES {
+        match place {
+            Place::Here => follow(name, Reader::here(Some(folder.path()))?)?,
+            Place::Clean => match Machine::boot(Some(&dist)) {
+                Ok(machine) => follow(name, Reader::at(machine.shell())?)?,
+                // Not every place where tests run may boot a machine.
+                Err(error) if !long => println!("{name}: NOT FOLLOWED, a clean machine does not boot here: {error:#}"),
+                Err(error) => return Err(error),
+            },
+        }
+    }
+    Ok(())
+}
+
+fn names() -> Vec<&'static str> {
+    GUIDES.iter().map(|(name, _)| *name).collect()
+}
+
+/// Runs a guide's blocks in the order in which they stand.
+fn follow(name: &str, mut reader: Reader) -> anyhow::Result<()> {
+    let path = shell::root().join("docs/guides").join(format!("{name}.md"));
+    let guide = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    for block in text::blocks(&guide).into_iter().flat_map(Block::steps) {
+        println!("{name}.md:{}: {}", block.line, block.commands().next().unwrap_or_default());
+        reader.run(&block).with_context(|| format!("{name}.md, the block at line {}", block.line))?;
+    }
+    Ok(())
+}
+
+/// Somebody at a shell.
+struct Reader {
+    shell: Child,
+    said: PathBuf,
+    /// How much of what was said belongs to blocks before.
+    seen: usize,
+    /// Numbers of the guide, and those that stand for them in this run.
+    numbers: BTreeMap<String, String>,
+    _folder: tempfile::TempDir,
+}
+
+impl Reader {
+    /// On this machine, in the workspace's root; with the program in this folder, or as the guide says.
+    fn here(programs: Option<&Path>) -> anyhow::Result<Self> {
+        let mut bash = Command::new("bash");
+        bash.args(["--noprofile", "--norc"]).current_dir(shell::root());
+        if let Some(programs) = programs {
+            bash.env("CLAVIGER_BIN", programs);
+        }
+        Self::at(bash)
+    }
+
+    /// In a shell that this command starts.
+    fn at(mut command: Command) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let said = folder.path().join("said");
+        let output = File::create(&said)?;
+        command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
+        let shell = command.spawn().with_context(|| format!("starting `{}`", shell::show(&command)))?;
+        Ok(Self { shell, said, seen: 0, numbers: BTreeMap::new(), _folder: folder })
+    }
+
+    /// Types a block, waits for its end, and compares.
+    fn run(&mut self, block: &Block) -> anyhow::Result<()> {
+        // At a terminal the prompt stands between values without a line break and what comes next.
+        let prompt = if block.kind == Kind::Console { "\necho\n" } else { "\n" };
+        let typed: String = block.commands().flat_map(|command| [command, prompt]).collect();
+        let typed = self.numbers.iter().fold(typed, |typed, (guide, run)| typed.replace(guide, run));
+        let mark = format!("::end of line {}::", block.line);
+        let script = match block.kind {
+            Kind::Sh => format!("set -e\n{typed}set +e\necho '{mark}'\n"),
+            Kind::Console => format!("{typed}echo '{mark}'\n"),
+        };
+        let input = self.shell.stdin.as_mut().context("its input is piped")?;
+        input.write_all(script.as_bytes()).and_then(|()| input.flush()).context("the shell has ended")?;
+        let said = self.until(&mark)?;
+        self.compare(block, said)
+    }
+
+    /// What was said up to the mark.
+    fn until(&mut self, mark: &str) -> anyhow::Result<String> {
+        let begun = Instant::now();
+        while begun.elapsed() < BLOCK_LIMIT {
+            let said = self.since()?;
+            if let Some((before, _)) = said.split_once(mark) {
+                return Ok(before.to_owned());
+            }
+            if let Some(status) = self.shell.try_wait()? {
+                bail!("a command failed ({status}). It said:\n{}", self.since()?);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        bail!("it took longer than {BLOCK_LIMIT:?}. It said:\n{}", self.since()?)
+    }
+
+    fn since(&self) -> anyhow::Result<String> {
+        let all = fs::read(&self.said)?;
+        Ok(String::from_utf8_lossy(&all[self.seen.min(all.len())..]).into_owned())
+    }
+
+    /// Waits until every line of the guide has appeared: programs in the background speak when they can.
+    fn compare(&mut self, block: &Block, mut said: String) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            match block.compare(&said) {
+                Ok(numbers) => {
+                    self.numbers.extend(numbers);
+                    self.seen = fs::metadata(&self.said)?.len() as usize;
+                    return Ok(());
+                }
+                Err(line) => ensure!(begun.elapsed() < SETTLE_LIMIT, "the guide says `{line}`, but what was said is:\n{said}"),
+            }
+            thread::sleep(Duration::from_millis(50));
+            said = self.since()?;
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // The end of its input ends the shell; its jobs get the hangup that a closed terminal sends.
+        if let Some(mut input) = self.shell.stdin.take() {
+            let _ = input.write_all(b"kill $(jobs -p) 2>/dev/null; wait\n");
+        }
+        let _ = self.shell.wait();
+    }
+}
+
+/// The file of a folder whose name is as wanted.
+fn found(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> anyhow::Result<PathBuf> {
+    let entries = fs::read_dir(folder).with_context(|| format!("reading {}; make it with `cargo xtask dist`", folder.display()))?;
+    let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let path = paths.find(|path| path.file_name().is_some_and(|name| is_wanted(&name.to_string_lossy())));
+    path.with_context(|| format!("{} lacks what a guide begins with; make it with `cargo xtask dist`", folder.display()))
+}
