@@ -120,6 +120,9 @@ enum Command {
     /// Run or prepare a server.
     #[cfg(feature = "server")]
     Server(server::Server),
+    /// Keep this machine's secrets at hand: run the node agent, and ask it.
+    #[command(subcommand)]
+    Node(node::Node),
 }
 
 /// What a command that talks to a server works with.
@@ -172,6 +175,10 @@ impl Cli {
             Command::Config(c) => c.run(global.json),
             #[cfg(feature = "server")]
             Command::Server(c) => c.run(global.json),
+            Command::Node(c) => {
+                let json = global.json;
+                c.run(global.settings()?, json)
+            }
         }
     }
 }

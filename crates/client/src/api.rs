@@ -186,7 +186,16 @@ impl Client {
     /// Reads up to 1,000 keys, on a server that has seen `min` if that is given. What does not fit into one answer is asked
     /// for again.
     pub async fn bulk_read(&self, ids: &[KeyId], min: Option<Revision>) -> Answered<BulkRead> {
-        let mut read = self.bulk_read_once(ids.iter().map(ToString::to_string).collect(), min).await?;
+        self.bulk_read_all(ids, min, false).await
+    }
+
+    /// The same with Knox's version hash for each key, for who keeps a cache that Knox's clients share.
+    pub async fn bulk_read_hashed(&self, ids: &[KeyId], min: Option<Revision>) -> Answered<BulkRead> {
+        self.bulk_read_all(ids, min, true).await
+    }
+
+    async fn bulk_read_all(&self, ids: &[KeyId], min: Option<Revision>, knox_hash: bool) -> Answered<BulkRead> {
+        let mut read = self.bulk_read_once(ids.iter().map(ToString::to_string).collect(), min, knox_hash).await?;
         loop {
             let left: Vec<usize> = (0..read.items.len()).filter(|i| did_not_fit(&read.items[*i])).collect();
             let again: Vec<_> = left.iter().map(|i| read.items[*i].id.clone()).collect();
@@ -194,7 +203,7 @@ impl Client {
                 return Ok(read);
             }
             // The first answer's revision stays: a watch from there misses nothing of the later ones either.
-            let more = self.bulk_read_once(again, min).await?.items;
+            let more = self.bulk_read_once(again, min, knox_hash).await?.items;
             // A server gives at least the first key that it is asked for.
             let has_progress = more.first().is_some_and(|item| !did_not_fit(item));
             left.into_iter().zip(more).for_each(|(i, item)| read.items[i] = item);
@@ -204,9 +213,9 @@ impl Client {
         }
     }
 
-    async fn bulk_read_once(&self, ids: Vec<String>, min: Option<Revision>) -> Answered<BulkRead> {
+    async fn bulk_read_once(&self, ids: Vec<String>, min: Option<Revision>, knox_hash: bool) -> Answered<BulkRead> {
         let request = Request { repeatable: true, ..Request::new("POST", "/api/v1/read") };
-        let answer = self.call(request.json(&wire::BulkRead { ids }).min_revision(min)).await?;
+        let answer = self.call(request.json(&wire::BulkRead { ids, knox_hash }).min_revision(min)).await?;
         let parsed: wire::BulkAnswer = answer.json()?;
         let items = parsed.items.into_iter().map(SecretItem::try_from).collect::<Result<_, _>>()?;
         Ok(BulkRead { items, revision: answer.revision() })

@@ -10,7 +10,7 @@ use claviger_domain::Revision;
 use claviger_wire::native::Problem;
 use serde::de::DeserializeOwned;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
@@ -29,6 +29,7 @@ struct Inner {
     timeout: Duration,
     attempts: u32,
     idle: Mutex<Vec<Connection>>,
+    server_time: Mutex<Option<(SystemTime, Instant)>>,
 }
 
 /// A whole answer.
@@ -50,7 +51,19 @@ impl Client {
             Credentials::Certificate { machine: None, .. } | Credentials::Nothing => None,
         };
         let Config { address, timeout, attempts, .. } = config;
-        Ok(Self(Arc::new(Inner { address, tls, authorization, timeout, attempts, idle: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { address, tls, authorization, timeout, attempts, idle: Mutex::default(), server_time: Mutex::default() })))
+    }
+
+    /// What the server's clock showed in its newest answer (whole seconds), and when that came: for who must not trust his own.
+    #[must_use]
+    pub fn server_time(&self) -> Option<(SystemTime, Instant)> {
+        *self.0.server_time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_time(&self, head: &Head) {
+        if let Some(time) = head.header("date").and_then(|text| httpdate::parse_http_date(text).ok()) {
+            *self.0.server_time.lock().unwrap_or_else(PoisonError::into_inner) = Some((time, Instant::now()));
+        }
     }
 
     /// The server, as messages name it.
@@ -82,6 +95,7 @@ impl Client {
         let opened = async {
             connection.send(&self.encode(request)).await?;
             let (head, mut body) = connection.head().await?;
+            self.note_time(&head);
             if head.status == 200 {
                 return Ok(body);
             }
@@ -100,6 +114,7 @@ impl Client {
         let answered = async {
             connection.send(&self.encode(request)).await?;
             let (head, mut body) = connection.head().await?;
+            self.note_time(&head);
             let whole = connection.whole(&mut body).await?;
             let reusable = connection.reusable(&head, &body);
             Ok((Answer { head, body: whole }, reusable))

@@ -18,6 +18,8 @@ pub struct Secret {
     pub revision: Revision,
     /// The versions asked for, oldest first.
     pub versions: Vec<SecretVersion>,
+    /// Knox's version hash, where it was asked for.
+    pub hash: Option<String>,
 }
 
 /// One version with its data.
@@ -42,6 +44,8 @@ pub struct SecretItem {
     pub id: String,
     /// Its data, or the code of the problem for which it was not given.
     pub outcome: Result<Secret, String>,
+    /// When the key was deleted, with the code `deleted`.
+    pub deleted_at: Option<Revision>,
 }
 
 impl Secret {
@@ -64,10 +68,10 @@ impl TryFrom<KeyData> for Secret {
     type Error = Error;
 
     fn try_from(wire: KeyData) -> Result<Self, Error> {
-        let KeyData { id, etag, revision, versions } = wire;
+        let KeyData { id, etag, revision, versions, hash } = wire;
         let revision = parse_revision(&revision)?;
         let versions = versions.into_iter().map(SecretVersion::try_from).collect::<Result<_, _>>()?;
-        Ok(Self { id, etag, revision, versions })
+        Ok(Self { id, etag, revision, versions, hash })
     }
 }
 
@@ -87,13 +91,14 @@ impl TryFrom<BulkItem> for SecretItem {
     type Error = Error;
 
     fn try_from(wire: BulkItem) -> Result<Self, Error> {
-        let BulkItem { id, data, error } = wire;
+        let BulkItem { id, data, error, revision } = wire;
+        let deleted_at = revision.as_deref().map(parse_revision).transpose()?;
         let outcome = match (data, error) {
             (Some(data), None) => Ok(Secret::try_from(data)?),
             (None, Some(code)) => Err(code),
             _ => return Err(Error::Malformed(format!("the item of `{id}` needs either data or an error"))),
         };
-        Ok(Self { id, outcome })
+        Ok(Self { id, outcome, deleted_at })
     }
 }
 
@@ -119,7 +124,7 @@ mod tests {
             expires: None,
             data: data.to_owned(),
         };
-        KeyData { id: "a".into(), etag: etag.into(), revision: "1.2".into(), versions: versions.iter().map(version).collect() }
+        KeyData { id: "a".into(), etag: etag.into(), revision: "1.2".into(), versions: versions.iter().map(version).collect(), hash: None }
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct WatchRequest {
     pub since: Option<Revision>,
     /// How often the server shows that it lives; at least one second.
     pub heartbeat: Duration,
+    /// Whether to be told of each sign of life, as [`Event::Alive`].
+    pub signs_of_life: bool,
 }
 
 /// What a watch tells.
@@ -53,6 +55,11 @@ pub enum Event {
     /// Changes were missed for ever: read everything again. The stream goes on.
     Compacted {
         /// From where it goes on.
+        revision: Revision,
+    },
+    /// The server lives, and everything up to this revision was told. Only where it was asked for.
+    Alive {
+        /// What was reached.
         revision: Revision,
     },
     /// The stream broke or could not be opened; it will be tried again. Nothing that is known became untrue by this.
@@ -85,7 +92,7 @@ pub struct Watch {
 
 impl Default for WatchRequest {
     fn default() -> Self {
-        Self { ids: Vec::new(), prefixes: Vec::new(), since: None, heartbeat: Duration::from_secs(15) }
+        Self { ids: Vec::new(), prefixes: Vec::new(), since: None, heartbeat: Duration::from_secs(15), signs_of_life: false }
     }
 }
 
@@ -161,6 +168,7 @@ impl Follower {
             let frames = parser.push(bytes.bytes()).map_err(|_| Error::Malformed("the watch is no stream of events".to_owned()))?;
             for frame in frames {
                 if let Some(event) = event(&frame)?
+                    && (self.request.signs_of_life || !matches!(event, Event::Alive { .. }))
                     && self.events.send(event).await.is_err()
                 {
                     return Ok(Gone);
@@ -206,9 +214,12 @@ pub(crate) fn resume_point(frame: &Frame) -> Result<Option<Revision>, Error> {
     }
 }
 
-/// The event of a frame; nothing for heartbeats and kinds of later servers.
+/// The event of a frame; nothing for kinds of later servers, and for heartbeats that name no revision.
 pub(crate) fn event(frame: &Frame) -> Result<Option<Event>, Error> {
     let kind = frame.event.as_str();
+    if kind == "heartbeat" {
+        return Ok(Revision::parse(&frame.id).map(|revision| Event::Alive { revision }));
+    }
     if !matches!(kind, "ready" | "changed" | "deleted" | "revoked" | "compacted") {
         return Ok(None);
     }
@@ -246,6 +257,8 @@ mod tests {
         assert!(matches!(changed, Event::Changed(c) if c.id == "db/pw" && c.what.as_deref() == Some("promote")));
         assert!(matches!(read("compacted", r#"{"revision":"1.9"}"#).unwrap(), Some(Event::Compacted { .. })));
         assert!(read("heartbeat", "").unwrap().is_none());
+        let beat = event(&frame("heartbeat", "1.7", r#"{"revision":"1.7"}"#)).unwrap();
+        assert!(matches!(beat, Some(Event::Alive { revision }) if revision.number == 7));
         assert!(read("of-the-future", "?").unwrap().is_none());
         assert!(read("changed", r#"{"revision":"1.7"}"#).is_err());
         assert!(read("changed", r#"{"id":"a","revision":"7"}"#).is_err());

@@ -44,6 +44,8 @@ pub mod fuzz;
 #[cfg(test)]
 mod golden;
 mod head;
+pub mod hygiene;
+mod local;
 mod material;
 mod once;
 mod ring;
@@ -58,6 +60,7 @@ pub use digest::{add, negate};
 pub use error::{CryptoError, Malformation, Tried};
 pub use file_root::FileRoot;
 pub use head::Head;
+pub use local::{LocalKey, NotSealedHere};
 pub use material::{MaterialError, check_imported, generate};
 pub use once::random;
 pub use ring::KeyRing;

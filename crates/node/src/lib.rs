@@ -5,4 +5,21 @@
 //! What it deliberately does not do: it holds no certificate authority and no database, and it can obtain nothing that the
 //! machine's own certificate could not.
 
+pub mod agent;
+pub mod cache;
+pub mod config;
+pub mod entry;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod knox_folder;
+mod knox_keeper;
+pub mod local;
+pub mod persist;
+pub mod policy;
+pub mod reads;
+pub mod root;
+pub mod serve;
+pub mod status;
+pub mod sync;
+pub mod table;
+pub mod times;

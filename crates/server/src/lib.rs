@@ -12,7 +12,7 @@ mod emergency;
 pub mod fuzz;
 mod health;
 pub mod http;
-pub mod hygiene;
+pub use claviger_crypto::hygiene;
 pub mod knox;
 pub mod listen;
 mod metrics;

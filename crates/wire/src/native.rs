@@ -223,6 +223,9 @@ pub struct KeyData {
     pub revision: String,
     /// The versions asked for, oldest first; by default primary and active ones.
     pub versions: Vec<VersionData>,
+    /// Knox's hash over all versions of the key, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
 }
 
 /// A request for many keys' data.
@@ -231,6 +234,9 @@ pub struct KeyData {
 pub struct BulkRead {
     /// 1 to 1,000 ids.
     pub ids: Vec<String>,
+    /// Whether to give Knox's version hash with each key, for caches that Knox's clients share.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub knox_hash: bool,
 }
 
 /// One key of a bulk read: `data` or `error`.
@@ -244,6 +250,9 @@ pub struct BulkItem {
     /// A problem's code when it was not given; `ask_again` when it did not fit into this answer: ask for these once more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// With the code `deleted`: the deletion's revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
 }
 
 /// The answer to a bulk read, in the order of the request.

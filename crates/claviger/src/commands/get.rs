@@ -113,7 +113,7 @@ fn show_json(secret: &Secret) -> Result<(), Failure> {
         let SecretVersion { id, state, created, expires, data } = v;
         ShownVersion { id, state, created, expires: expires.as_deref(), data: Base64(Zeroizing::new(STANDARD.encode(data.expose()))) }
     }
-    let Secret { id, etag, revision, versions } = secret;
+    let Secret { id, etag, revision, versions, .. } = secret;
     output::json(&Shown { id, etag, revision: revision.to_string(), versions: versions.iter().map(version).collect() })
 }
 

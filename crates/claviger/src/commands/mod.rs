@@ -20,6 +20,7 @@ pub(crate) mod import;
 pub(crate) mod info;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod node;
 pub(crate) mod put;
 pub(crate) mod reach;
 pub(crate) mod run;

@@ -43,6 +43,7 @@ impl Watch {
         loop {
             match watch.next().await {
                 Event::Ready { revision } => show(session, "ready", revision, None)?,
+                Event::Alive { .. } => {}
                 Event::Compacted { revision } => show(session, "compacted", revision, None)?,
                 Event::Changed(change) => show(session, "changed", change.revision, Some(&change))?,
                 Event::Deleted(change) => show(session, "deleted", change.revision, Some(&change))?,

@@ -2,6 +2,7 @@
 
 use super::request::version_id;
 use super::{Answer, Ask, Native, SURFACE, json_answer, problem::Fault, quoted};
+use crate::knox::version_hash;
 use claviger_domain::{KeyId, Timestamp};
 use claviger_engine::{Error, ReadKey, Select};
 use claviger_wire::native::{BulkRead, FieldError, etag, push_base64, unix_to_rfc3339};
@@ -21,7 +22,7 @@ impl Native {
         let etag = etag(&read.entry.meta);
         let room = size(&read);
         let mut json = Vec::with_capacity(room);
-        push_key(&mut json, &read, &etag);
+        push_key(&mut json, &read, &etag, false);
         debug_assert!(json.len() <= room, "{} bytes in room for {room}", json.len());
         let response = json_answer(200, json).with_header("ETag", quoted(&etag));
         Ok(response.with_header("Claviger-Revision", revision.to_string()))
@@ -29,14 +30,14 @@ impl Native {
 
     /// Many keys' data, each with its own result.
     pub(crate) async fn read_many(&self, ask: &Ask<'_>) -> Answer {
-        let ids = many(ask)?;
+        let BulkRead { ids, knox_hash } = many(ask)?;
         let revision = self.engine().revision();
         let results = self.engine().bulk_read(ask.caller, SURFACE, &ids).await?;
         let refused = results.iter().filter(|r| matches!(r, Err(Error::Denied(_) | Error::NotFound(_)))).count();
         if let Some(pause) = self.parts.callers.refused_for(ask.caller, refused) {
             tokio::time::sleep(pause).await;
         }
-        let room = |r: &Result<ReadKey, _>| r.as_ref().map_or(64, size);
+        let room = |r: &Result<ReadKey, _>| r.as_ref().map_or(128, size);
         let room = 16 + ids.iter().zip(&results).map(|(id, r)| 32 + id.len() + room(r)).sum::<usize>();
         let mut json = Vec::with_capacity(room);
         json.extend_from_slice(b"{\"items\":[");
@@ -46,11 +47,15 @@ impl Native {
             match result {
                 Ok(read) => {
                     json.extend_from_slice(b",\"data\":");
-                    push_key(&mut json, read, &etag(&read.entry.meta));
+                    push_key(&mut json, read, &etag(&read.entry.meta), knox_hash);
                 }
                 Err(error) => {
                     json.extend_from_slice(b",\"error\":");
                     push_plain(&mut json, Fault::of(error, false).code());
+                    if let Error::Deleted { revision, .. } = error {
+                        json.extend_from_slice(b",\"revision\":");
+                        push_plain(&mut json, &revision.to_string());
+                    }
                 }
             }
             json.push(b'}');
@@ -72,8 +77,9 @@ fn wanted(ask: &Ask<'_>) -> Result<Select, FieldError> {
     }
 }
 
-fn many(ask: &Ask<'_>) -> Result<Vec<String>, FieldError> {
-    let BulkRead { ids } = ask.json()?;
+fn many(ask: &Ask<'_>) -> Result<BulkRead, FieldError> {
+    let wanted: BulkRead = ask.json()?;
+    let ids = &wanted.ids;
     if !(1..=MANY).contains(&ids.len()) {
         return Err(FieldError::new("ids", format!("must be 1 to {MANY} ids, not {}", ids.len())));
     }
@@ -84,12 +90,12 @@ fn many(ask: &Ask<'_>) -> Result<Vec<String>, FieldError> {
             return Err(FieldError::new(format!("ids[{i}]"), "stands twice"));
         }
     }
-    Ok(ids)
+    Ok(wanted)
 }
 
 /// Bytes that a key's JSON takes at most, so that no half of a secret is left behind by a growing buffer.
 fn size(read: &ReadKey) -> usize {
-    160 + read.entry.meta.id.as_str().len() + read.versions.iter().map(|(_, data)| 192 + data.len().div_ceil(3) * 4).sum::<usize>()
+    240 + read.entry.meta.id.as_str().len() + read.versions.iter().map(|(_, data)| 192 + data.len().div_ceil(3) * 4).sum::<usize>()
 }
 
 /// Appends text that needs no escaping: ids, states, times.
@@ -106,7 +112,7 @@ fn push_time(json: &mut Vec<u8>, name: &str, at: Timestamp) {
 }
 
 /// Appends a key as `KeyData` has it.
-fn push_key(json: &mut Vec<u8>, read: &ReadKey, etag: &str) {
+fn push_key(json: &mut Vec<u8>, read: &ReadKey, etag: &str, with_hash: bool) {
     let meta = &read.entry.meta;
     json.extend_from_slice(b"{\"id\":");
     push_plain(json, meta.id.as_str());
@@ -131,5 +137,10 @@ fn push_key(json: &mut Vec<u8>, read: &ReadKey, etag: &str) {
         push_base64(json, data.expose());
         json.extend_from_slice(b"\"}");
     }
-    json.extend_from_slice(b"]}");
+    json.push(b']');
+    if with_hash {
+        json.extend_from_slice(b",\"hash\":");
+        push_plain(json, version_hash(meta).as_str());
+    }
+    json.push(b'}');
 }

@@ -197,6 +197,7 @@ impl Follower {
             }
             Event::Deleted(change) => self.ended(told(&change), Update::Deleted).await?,
             Event::Revoked(change) => self.ended(told(&change), Update::Revoked).await?,
+            Event::Alive { .. } => {}
             Event::Lost { error, .. } => self.lost(&error.to_string()).await?,
         }
         Ok(())

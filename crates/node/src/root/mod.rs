@@ -1,0 +1,157 @@
+//! What keeps the cache's key, and what that promises.
+//!
+//! `CACHE/root` has one line: title, kind, and what the kind needs to find or unwrap the key. A cache stays with the kind that it was made with
+//! until the configuration names another one. When its key cannot be had any more the cache starts anew: it holds nothing that the
+//! server does not have.
+
+mod file;
+mod keyring;
+
+use crate::cache::{CacheError, Folder};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use claviger_crypto::LocalKey;
+use claviger_domain::SecretBytes;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+const TITLE: &str = "claviger-cache-root 1";
+
+/// Kinds of roots, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootKind {
+    /// The kernel's keyring of the agent's user.
+    Keyring,
+    /// A file.
+    File,
+}
+
+impl RootKind {
+    /// All kinds, the best first.
+    pub const ALL: [Self; 2] = [Self::Keyring, Self::File];
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Keyring => "keyring",
+            Self::File => "file",
+        }
+    }
+
+    /// The kind of this name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// What the configuration wants.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RootChoice {
+    /// This kind, or the best there is.
+    pub kind: Option<RootKind>,
+    /// The TPM's device.
+    pub tpm: Option<PathBuf>,
+    /// The key's file, where it is not to lie beside the cache.
+    pub file: Option<PathBuf>,
+}
+
+/// What keeps the key, for `status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootReport {
+    /// The kind.
+    pub kind: RootKind,
+    /// What that promises, in a sentence, and why it is nothing better.
+    pub said: String,
+}
+
+/// A root that cannot be used.
+#[derive(Debug, Error)]
+#[error("the cache's key cannot be kept in {}: {why}", kind.name())]
+pub struct RootError {
+    /// Which kind.
+    pub kind: RootKind,
+    /// Why.
+    pub why: String,
+}
+
+/// A key, and what finds it again.
+struct Kept {
+    key: SecretBytes,
+    /// Stands in `CACHE/root`.
+    note: Vec<u8>,
+}
+
+/// The cache's key: the one it has, or a fresh one.
+pub(crate) fn open(folder: &Folder, choice: &RootChoice, findings: &mut Vec<String>) -> Result<(LocalKey, RootReport), CacheError> {
+    if let Some((kind, note)) = recorded(folder)? {
+        if choice.kind.is_none_or(|wanted| wanted == kind) {
+            match find(kind, folder, choice, &note)
+                .and_then(|key| LocalKey::new(&key).ok_or_else(|| "its key has a wrong length".to_owned()))
+            {
+                Ok(key) => return Ok((key, report(kind, folder, choice, &[]))),
+                Err(why) => findings.push(format!("the cache could not be opened, so its secrets are fetched again: {why}")),
+            }
+        } else {
+            findings.push(format!("the cache's key moves from {} to another root, so its secrets are fetched again", kind.name()));
+        }
+    }
+    let (kind, kept, missed) = make_best(folder, choice)?;
+    let line = format!("{TITLE} {} {}\n", kind.name(), STANDARD.encode(&kept.note));
+    folder.replace(&[("root".to_owned(), line.into_bytes().into())])?;
+    let key = LocalKey::new(&kept.key).ok_or_else(|| RootError { kind, why: "its key has a wrong length".to_owned() })?;
+    Ok((key, report(kind, folder, choice, &missed)))
+}
+
+fn recorded(folder: &Folder) -> Result<Option<(RootKind, Vec<u8>)>, CacheError> {
+    let Some(bytes) = folder.read("root")? else { return Ok(None) };
+    let parse = |text: &str| {
+        let (kind, note) = text.strip_prefix(TITLE)?.trim().split_once(' ').unwrap_or((text.strip_prefix(TITLE)?.trim(), ""));
+        Some((RootKind::of(kind)?, STANDARD.decode(note.trim()).ok()?))
+    };
+    // A line that is none counts as no root: then the files that it sealed are dropped by the index that does not open.
+    Ok(std::str::from_utf8(&bytes).ok().and_then(parse))
+}
+
+/// Makes a key of the wanted kind, or of the best one that works; says what did not.
+fn make_best(folder: &Folder, choice: &RootChoice) -> Result<(RootKind, Kept, Vec<String>), CacheError> {
+    let mut missed = Vec::new();
+    let kinds = choice.kind.map_or_else(|| RootKind::ALL.to_vec(), |kind| vec![kind]);
+    for kind in kinds {
+        match make(kind, folder, choice) {
+            Ok(kept) => return Ok((kind, kept, missed)),
+            Err(why) if choice.kind.is_some() => return Err(RootError { kind, why }.into()),
+            Err(why) => missed.push(format!("no {}: {why}", kind.name())),
+        }
+    }
+    Err(RootError { kind: RootKind::File, why: missed.join("; ") }.into())
+}
+
+fn make(kind: RootKind, folder: &Folder, choice: &RootChoice) -> Result<Kept, String> {
+    match kind {
+        RootKind::Keyring => keyring::make(),
+        RootKind::File => file::make(folder, choice.file.as_deref()),
+    }
+}
+
+fn find(kind: RootKind, folder: &Folder, choice: &RootChoice, note: &[u8]) -> Result<SecretBytes, String> {
+    match kind {
+        RootKind::Keyring => keyring::find(note),
+        RootKind::File => file::find(folder, choice.file.as_deref()),
+    }
+}
+
+fn report(kind: RootKind, folder: &Folder, choice: &RootChoice, missed: &[String]) -> RootReport {
+    let said = match kind {
+        RootKind::Keyring => keyring::PROMISE.to_owned(),
+        RootKind::File => file::promise(&folder.path, choice.file.as_deref()),
+    };
+    let missed = if missed.is_empty() { String::new() } else { format!(" ({})", missed.join("; ")) };
+    RootReport { kind, said: format!("{said}{missed}") }
+}
+
+/// Whether `file` lies in `folder`.
+fn is_beside(folder: &Path, file: Option<&Path>) -> bool {
+    file.is_none_or(|file| file.parent().is_some_and(|parent| parent == folder))
+}
