@@ -65,6 +65,7 @@ enum Command {
     #[command(subcommand)]
     Import(import::Import),
     Export(export::Export),
+    Scan(scan::Scan),
     #[command(subcommand)]
     Generate(generate::Generate),
     /// Make an active version the primary one.
@@ -146,6 +147,8 @@ impl Cli {
             Command::Diff(c) => online(global, async |s| c.run(s).await),
             Command::Import(c) => online(global, async |s| c.run(s).await),
             Command::Export(c) => online(global, async |s| c.run(s).await),
+            Command::Scan(c) if c.is_offline() => c.install(global.json),
+            Command::Scan(c) => online(global, async |s| c.run(s).await),
             Command::Generate(c) if c.has_target() => online(global, async |s| c.put(s).await),
             Command::Generate(c) => c.print(global.json),
             Command::Promote(c) => online(global, async |s| c.run(s).await),

@@ -82,6 +82,14 @@ impl Failure {
         self
     }
 
+    /// With this code if it has none of its own, for commands that mean something else by 1.
+    pub(crate) fn instead_of_other(mut self, code: Code) -> Self {
+        if self.code == Code::Other {
+            self.code = code;
+        }
+        self
+    }
+
     /// With one more thing to do about it.
     pub(crate) fn also(mut self, step: impl Into<String>) -> Self {
         self.next = Some(self.next.map_or_else(String::new, |before| format!("{before}; ")) + &step.into());

@@ -221,6 +221,14 @@ impl Client {
         Ok(BulkRead { items, revision: answer.revision() })
     }
 
+    /// Fingerprints of up to 1,000 keys' values, under the key of an earlier answer's `session` if that is given. What does not fit into
+    /// one answer has the error `ask_again`.
+    pub async fn fingerprints(&self, ids: &[KeyId], session: Option<&str>) -> Answered<wire::Fingerprints> {
+        let body = wire::AskFingerprints { ids: ids.iter().map(ToString::to_string).collect(), session: session.map(str::to_owned) };
+        let request = Request { repeatable: true, ..Request::new("POST", "/api/v1/fingerprints") };
+        self.call(request.json(&body)).await?.json()
+    }
+
     /// All prefix grants that the caller may see.
     pub async fn prefixes(&self) -> Answered<wire::PrefixList> {
         self.get("/api/v1/prefixes".to_owned()).await

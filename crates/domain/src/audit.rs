@@ -10,6 +10,8 @@ pub enum Action {
     Read,
     /// Several keys' data in one request.
     BulkRead,
+    /// Fingerprints of several keys' data were asked for, by which it is found in files.
+    Fingerprint,
     /// A key's metadata was asked for.
     Inspect,
     /// Key ids were listed or searched.
@@ -98,6 +100,7 @@ impl Action {
         match self {
             Self::Read => "read",
             Self::BulkRead => "bulk_read",
+            Self::Fingerprint => "fingerprint",
             Self::Inspect => "inspect",
             Self::List => "list",
             Self::Poll => "poll",

@@ -119,6 +119,17 @@ pub struct Added {
     pub version: Option<VersionId>,
 }
 
+/// Bytes of data that are fingerprinted for one answer: it takes about a second at most.
+const FINGERPRINTED: usize = 16 << 20;
+
+/// What a request on many keys reads.
+struct Bulk {
+    action: Action,
+    select: Select,
+    /// Bytes of data in one answer.
+    whole: usize,
+}
+
 /// How one key of a bulk read ended.
 struct End {
     outcome: Outcome,
@@ -193,11 +204,36 @@ impl Engine {
     /// # Errors
     /// Only the audit log's failure; each key has its own result.
     pub async fn bulk_read(&self, caller: &Caller, surface: Surface, ids: &[String]) -> Result<Vec<Result<ReadKey, Error>>, Error> {
+        self.read_each(caller, surface, ids, &Bulk { action: Action::BulkRead, select: Select::Active, whole: self.settings.max_answer })
+            .await
+    }
+
+    /// As [`Engine::bulk_read`], of all versions that are not destroyed, for who is to be given fingerprints of them.
+    ///
+    /// # Errors
+    /// Only the audit log's failure; each key has its own result.
+    pub async fn read_to_fingerprint(
+        &self,
+        caller: &Caller,
+        surface: Surface,
+        ids: &[String],
+    ) -> Result<Vec<Result<ReadKey, Error>>, Error> {
+        let whole = self.settings.max_answer.min(FINGERPRINTED);
+        self.read_each(caller, surface, ids, &Bulk { action: Action::Fingerprint, select: Select::All, whole }).await
+    }
+
+    async fn read_each(
+        &self,
+        caller: &Caller,
+        surface: Surface,
+        ids: &[String],
+        bulk: &Bulk,
+    ) -> Result<Vec<Result<ReadKey, Error>>, Error> {
         let mut answers = Vec::with_capacity(ids.len());
         let mut ends = Vec::with_capacity(ids.len());
-        let mut room = self.settings.max_answer;
+        let mut room = bulk.whole;
         for id in ids {
-            let (answer, end) = match self.open_within(caller, id, &mut room).await {
+            let (answer, end) = match self.open_within(caller, id, bulk, &mut room).await {
                 Ok((read, allowed_by)) => {
                     let versions = read.version_ids();
                     (Ok(read), End { outcome: Outcome::Ok, allowed_by, versions })
@@ -210,23 +246,23 @@ impl Engine {
             answers.push(answer);
             ends.push(end);
         }
-        self.record_bulk(caller, surface, ids, &ends).await?;
+        self.record_bulk(caller, surface, bulk.action, ids, &ends).await?;
         Ok(answers)
     }
 
     /// A key of a bulk read, within the room that is left; none is left once one did not fit.
-    async fn open_within(&self, caller: &Caller, id: &str, room: &mut usize) -> Result<(ReadKey, AllowedBy), Error> {
+    async fn open_within(&self, caller: &Caller, id: &str, bulk: &Bulk, room: &mut usize) -> Result<(ReadKey, AllowedBy), Error> {
         if *room == 0 {
             self.permit::<cap::Read>(caller, id).await?;
             return Err(Error::AnswerFull);
         }
-        let opened = self.open(caller, id, Select::Active, *room).await;
+        let opened = self.open(caller, id, bulk.select, *room).await;
         match opened {
             Ok((read, allowed_by)) => {
                 *room -= read.versions.iter().map(|(_, data)| data.len()).sum::<usize>();
                 Ok((read, allowed_by))
             }
-            Err(Error::AnswerTooLarge { .. }) if *room < self.settings.max_answer => {
+            Err(Error::AnswerTooLarge { .. }) if *room < bulk.whole => {
                 *room = 0;
                 Err(Error::AnswerFull)
             }
@@ -235,7 +271,7 @@ impl Engine {
     }
 
     /// Records a bulk read, and waits until that is durable.
-    async fn record_bulk(&self, caller: &Caller, surface: Surface, ids: &[String], ends: &[End]) -> Result<(), Error> {
+    async fn record_bulk(&self, caller: &Caller, surface: Surface, action: Action, ids: &[String], ends: &[End]) -> Result<(), Error> {
         let mut alike: Vec<(&End, Vec<Subject<'_>>)> = Vec::new();
         for (key, end) in ids.iter().zip(ends) {
             let subject = Subject { key, versions: &end.versions };
@@ -247,7 +283,7 @@ impl Engine {
         let reason = format!("asked for with others, {} in all", ids.len());
         let records = alike.iter().map(|(End { outcome, allowed_by, .. }, subjects)| {
             let (reason, revision) = if *outcome == Outcome::Ok { ("", Some(self.revision())) } else { (reason.as_str(), None) };
-            let note = Note { caller, surface, action: Action::BulkRead, subjects };
+            let note = Note { caller, surface, action, subjects };
             let record = note.record(self, *outcome, reason, revision, None);
             self.audit.append(&Record { allowed_by: allowed_by.as_deref(), ..record })
         });

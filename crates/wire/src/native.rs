@@ -262,6 +262,72 @@ pub struct BulkAnswer {
     pub items: Vec<BulkItem>,
 }
 
+/// A request for fingerprints of keys' values, by which they are found in files.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AskFingerprints {
+    /// 1 to 1,000 ids.
+    pub ids: Vec<String>,
+    /// The `session` of an earlier answer, so that the key stays the same; a new one unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+}
+
+/// Fingerprints and the key that they were made with.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Fingerprints {
+    /// Names the key for further requests: 16 bytes in base64.
+    pub session: String,
+    /// The key: 32 bytes in base64. It is the same for one session and caller until the server restarts.
+    pub key: String,
+    /// One per id, in the order of the request.
+    pub items: Vec<FingerprintItem>,
+}
+
+/// One key's fingerprints, or why there are none.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct FingerprintItem {
+    /// The id asked for.
+    pub id: String,
+    /// A problem's code when it may not be read, or does not fit into this answer (`ask_again`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The fingerprints of all versions that are not destroyed.
+    pub prints: Vec<Fingerprint>,
+    /// What has none.
+    pub left_out: Vec<NotFingerprinted>,
+}
+
+/// One fingerprint.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Fingerprint {
+    /// Decimal id.
+    pub version: String,
+    /// Empty for the whole value; a JSON pointer, a dotenv name, or `line N`.
+    pub part: String,
+    /// raw, base64, base64url, hex, HEX, url or json.
+    pub form: String,
+    /// Bytes in this form.
+    pub length: u32,
+    /// 20 bits of the first eight bytes.
+    pub head: u32,
+    /// 12 bits of the last eight bytes.
+    pub tail: u32,
+    /// 16 bytes of an HMAC-SHA-256, in base64.
+    pub mac: String,
+}
+
+/// What has no fingerprint.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct NotFingerprinted {
+    /// Decimal id.
+    pub version: String,
+    /// As in a fingerprint.
+    pub part: String,
+    /// too_short, low_entropy, too_long, or too_many.
+    pub why: String,
+}
+
 /// A page of keys.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct KeyPage {

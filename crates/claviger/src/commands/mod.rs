@@ -24,6 +24,7 @@ pub(crate) mod node;
 pub(crate) mod put;
 pub(crate) mod reach;
 pub(crate) mod run;
+pub(crate) mod scan;
 pub(crate) mod seal;
 #[cfg(feature = "server")]
 pub(crate) mod server;

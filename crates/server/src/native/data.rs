@@ -79,7 +79,12 @@ fn wanted(ask: &Ask<'_>) -> Result<Select, FieldError> {
 
 fn many(ask: &Ask<'_>) -> Result<BulkRead, FieldError> {
     let wanted: BulkRead = ask.json()?;
-    let ids = &wanted.ids;
+    ids_of(&wanted.ids)?;
+    Ok(wanted)
+}
+
+/// Checks the ids of a request on many keys.
+pub(super) fn ids_of(ids: &[String]) -> Result<(), FieldError> {
     if !(1..=MANY).contains(&ids.len()) {
         return Err(FieldError::new("ids", format!("must be 1 to {MANY} ids, not {}", ids.len())));
     }
@@ -90,7 +95,7 @@ fn many(ask: &Ask<'_>) -> Result<BulkRead, FieldError> {
             return Err(FieldError::new(format!("ids[{i}]"), "stands twice"));
         }
     }
-    Ok(wanted)
+    Ok(())
 }
 
 /// Bytes that a key's JSON takes at most, so that no half of a secret is left behind by a growing buffer.

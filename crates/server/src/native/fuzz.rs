@@ -5,7 +5,8 @@ use super::routes::{BASE, ROUTES, Routed, route};
 use crate::http::{Head, Method};
 use claviger_domain::Principal;
 use claviger_wire::native::{
-    AclBody, BulkRead, CreateKey, CreateSession, FieldError, PrefixInfo, acl_entries, parse_acl, rfc3339_to_unix, unix_to_rfc3339,
+    AclBody, AskFingerprints, BulkRead, CreateKey, CreateSession, FieldError, PrefixInfo, acl_entries, parse_acl, rfc3339_to_unix,
+    unix_to_rfc3339,
 };
 use serde::de::DeserializeOwned;
 
@@ -47,6 +48,7 @@ pub fn body(bytes: &[u8], secret: &str) {
         read::<CreateKey>(&head, bytes),
         read::<AclBody>(&head, bytes),
         read::<PrefixInfo>(&head, bytes),
+        read::<AskFingerprints>(&head, bytes),
         read::<BulkRead>(&head, bytes),
         read::<CreateSession>(&head, bytes),
     ];

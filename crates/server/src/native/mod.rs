@@ -11,6 +11,7 @@
 
 mod backstage;
 mod data;
+mod fingerprint;
 #[doc(hidden)]
 pub mod fuzz;
 mod keys;
@@ -49,6 +50,7 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
 use watch::OpenWatches;
+use zeroize::Zeroizing;
 
 /// The name of this surface in the audit log.
 pub(crate) const SURFACE: &str = "native";
@@ -82,6 +84,8 @@ pub struct Native {
     parts: Arc<NativeParts>,
     open_watches: Arc<OpenWatches>,
     description: Bytes,
+    /// What keys of fingerprints are derived from; of this process alone.
+    fingerprint_secret: Zeroizing<[u8; 32]>,
 }
 
 /// One request being answered.
@@ -103,7 +107,12 @@ impl Native {
     /// The surface.
     pub fn new(parts: NativeParts) -> Self {
         let description = serde_json::to_vec_pretty(&openapi()).expect("the document is a tree of maps with string keys");
-        Self { parts: Arc::new(parts), open_watches: Arc::default(), description: description.into() }
+        Self {
+            parts: Arc::new(parts),
+            open_watches: Arc::default(),
+            description: description.into(),
+            fingerprint_secret: fingerprint::secret(),
+        }
     }
 
     /// The most bytes of body a request may have.
@@ -240,6 +249,7 @@ impl Native {
         match ask.route.operation {
             Operation::ReadData => self.read_data(ask).await,
             Operation::ReadMany => self.read_many(ask).await,
+            Operation::Fingerprint => self.fingerprint(ask).await,
             Operation::ListKeys => self.list_keys(ask).await,
             Operation::CreateKey => self.create_key(ask).await,
             Operation::ShowKey => self.show_key(ask).await,
@@ -350,11 +360,12 @@ impl Ask<'_> {
 
 /// The part of a request that an error is about, when the name is ours; what a client made up is not written down.
 fn known_part(field: &str) -> &str {
-    const PARTS: [&str; 32] = [
+    const PARTS: [&str; 33] = [
         "authorization",
         "path",
         "id",
         "ids",
+        "session",
         "version",
         "state",
         "body",

@@ -96,6 +96,7 @@ pub enum Operation {
     Explain,
     History,
     ReadMany,
+    Fingerprint,
     ListPrefixes,
     ShowPrefix,
     ReplacePrefix,
@@ -211,6 +212,17 @@ pub const ROUTES: &[Route] = &[
         method: Method::Post,
         request: Some("BulkRead"),
         ..get("/read", Operation::ReadMany, Identity, "BulkAnswer", "Read up to 1,000 keys' data; each has its own result.")
+    },
+    Route {
+        method: Method::Post,
+        request: Some("AskFingerprints"),
+        ..get(
+            "/fingerprints",
+            Operation::Fingerprint,
+            Identity,
+            "Fingerprints",
+            "Give keyed fingerprints of up to 1,000 keys' data, by which it is found in files; takes `read` on each.",
+        )
     },
     get("/prefixes", Operation::ListPrefixes, Identity, "PrefixList", "List the prefix grants that you administer."),
     Route { query: &[THE_PREFIX], ..get("/prefix", Operation::ShowPrefix, PrefixAdmin, "PrefixInfo", "Show the rights on a prefix.") },

@@ -86,6 +86,9 @@ pub(super) const NATIVE: &[Row] = &[
         Asked::new("GET", key(p, &format!("/-/data?version={}", p.version)))
     }),
     row("POST", "/api/v1/read", "read many", Right("read"), |p| Asked::json("POST", "/api/v1/read", json!({ "ids": [p.id] }))),
+    row("POST", "/api/v1/fingerprints", "fingerprint", Right("read"), |p| {
+        Asked::json("POST", "/api/v1/fingerprints", json!({ "ids": [p.id] }))
+    }),
     row("GET", "/api/v1/keys/{id}/-/versions", "list versions", AnyRight, |p| Asked::new("GET", key(p, "/-/versions"))),
     row("POST", "/api/v1/keys/{id}/-/versions", "add a version", Right("write"), |p| {
         Asked::json("POST", key(p, "/-/versions"), json!({ "data": MORE }))

@@ -188,6 +188,12 @@ fn of_native(row: &Row, place: &Place, answer: &Answer, missing: impl FnOnce() -
             (Value::Null, Some("not_found")) => Verdict::Hidden,
             _ => return None,
         },
+        (200, _) if row.path == "/api/v1/fingerprints" => match (&json["items"][0]["prints"][0], json["items"][0]["error"].as_str()) {
+            (Value::Object(_), None) => Verdict::Allowed,
+            (Value::Null, Some("denied")) => Verdict::Denied,
+            (Value::Null, Some("not_found")) => Verdict::Hidden,
+            _ => return None,
+        },
         (200, _) if row.need == Need::Shown => {
             let hidden = json["keys"].as_array()?.iter().all(|k| k["id"] != place.id);
             if hidden { Verdict::Hidden } else { Verdict::Allowed }

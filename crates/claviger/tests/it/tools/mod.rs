@@ -5,6 +5,7 @@ mod export;
 mod generate;
 mod import;
 mod put;
+mod scan;
 mod terminal;
 
 use claviger_testkit::TestServer;

@@ -33,6 +33,7 @@ fn row(operation: Operation, version: &str) -> (Row, String) {
         O::EditAcl => key("/keys/team/db/-/acl", r#"{"grants":[{"principal":"user:bob","preset":"read"}]}"#),
         O::Explain => key("/keys/team/db/-/explain?principal=user:bob", ""),
         O::History => key("/keys/team/db/-/history", ""),
+        O::Fingerprint => of("/fingerprints", r#"{"ids":["team/db"]}"#, ALICE, "nothing"),
         O::ReadMany => of("/read", r#"{"ids":["team/db"]}"#, ALICE, "nothing"),
         O::ListPrefixes => of("/prefixes", "", ALICE, "nothing"),
         O::ShowPrefix => of("/prefix?prefix=team/", "", ALICE, "403 denied"),
