@@ -95,11 +95,19 @@ fn read_all(source: impl Read, name: &str) -> Result<Zeroizing<Vec<u8>>, Failure
 
 /// Asks for one line that the terminal does not show.
 fn ask_hidden(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    hidden_line(|| {
+        eprint!("{prompt}");
+        io::stderr().flush()
+    })
+}
+
+/// Reads one line that the terminal does not show. `ask` says what is wanted; it is called when nothing is shown any more, so that who
+/// answers at once is neither seen nor missed.
+pub(crate) fn hidden_line(ask: impl FnOnce() -> io::Result<()>) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let failed = |e: io::Error| Failure::other(format!("asking on the terminal: {e}"));
     let before = tcgetattr(io::stdin()).map_err(|e| failed(e.into()))?;
     let _hidden = Hidden::new(before).map_err(failed)?;
-    eprint!("{prompt}");
-    io::stderr().flush().map_err(failed)?;
+    ask().map_err(failed)?;
     let line = typed_line(io::stdin().lock()).map_err(failed)?;
     eprintln!();
     line.ok_or_else(|| Failure::other("nothing was done"))

@@ -121,6 +121,8 @@ enum Command {
     /// Run or prepare a server.
     #[cfg(feature = "server")]
     Server(server::Server),
+    /// Knox's own command line, for `alias knox='claviger knox'`.
+    Knox(knox::Knox),
     /// Keep this machine's secrets at hand: run the node agent, and ask it.
     #[command(subcommand)]
     Node(node::Node),
@@ -174,6 +176,7 @@ impl Cli {
             Command::Man(c) => c.run(global.json),
             #[cfg(feature = "server")]
             Command::Check(c) => c.run(global.json),
+            Command::Knox(c) => c.run(),
             #[cfg(feature = "server")]
             Command::Config(c) => c.run(global.json),
             #[cfg(feature = "server")]

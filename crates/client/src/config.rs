@@ -51,6 +51,11 @@ pub struct Address {
     pub name: ServerName<'static>,
 }
 
+/// A text that is no name of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("it is neither a DNS name nor an IP address")]
+pub struct NotAName;
+
 /// How to prove who one is.
 pub enum Credentials {
     /// Not at all; the server answers little.
@@ -212,6 +217,17 @@ impl std::str::FromStr for Address {
         let bracketed_as_needed = bare.is_some() == host.contains(':');
         let name = ServerName::try_from(host.clone()).map_err(|_| bad())?;
         if port == 0 || !bracketed_as_needed { Err(bad()) } else { Ok(Self { host, port, name }) }
+    }
+}
+
+impl Address {
+    /// The same server, whose certificate carries another name.
+    ///
+    /// # Errors
+    /// It is no name of a server.
+    pub fn proven_as(self, name: &str) -> Result<Self, NotAName> {
+        let name = ServerName::try_from(name.to_owned()).map_err(|_| NotAName)?;
+        Ok(Self { name, ..self })
     }
 }
 

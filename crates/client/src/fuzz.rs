@@ -69,6 +69,11 @@ pub fn json(bytes: &[u8], secret: &str) {
     told(parse_json::<wire::AuditPage>(bytes).err());
     told(parse_json::<wire::Changed>(bytes).err());
     told(parse_json::<wire::Problem>(bytes).err());
+    for status in [200, 500] {
+        if let Err(error) = crate::knox::data_of(status, bytes) {
+            assert!(!error.to_string().contains(secret), "{error}");
+        }
+    }
 }
 
 /// Reads `text` as a server's address.

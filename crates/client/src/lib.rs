@@ -17,6 +17,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzz;
 mod http;
+pub mod knox;
 mod request;
 mod secret;
 mod sse;
@@ -26,7 +27,7 @@ mod watch;
 pub use api::{AuditQuery, BulkRead, KeysQuery, ReachQuery, Which};
 pub use backoff::Backoff;
 pub use client::Client;
-pub use config::{Address, Config, ConfigError, Credentials, Settings};
+pub use config::{Address, Config, ConfigError, Credentials, NotAName, Settings};
 pub use error::Error;
 pub use secret::{Secret, SecretItem, SecretVersion};
 pub use watch::{Change, Event, Watch, WatchRequest};

@@ -66,7 +66,8 @@ pub(super) const CRATES: &[Crate] = &[
     },
     Crate {
         name: "claviger",
-        may_use: &[SERVER, NODE, CLIENT, WIRE, DOMAIN, AUDIT],
+        // Tink keysets are made and merged where the command runs.
+        may_use: &[SERVER, NODE, CLIENT, WIRE, CRYPTO, DOMAIN, AUDIT],
         never_direct: &["sqlx", "hyper"],
         never_reach: &[TESTKIT],
     },

@@ -18,6 +18,7 @@ pub(crate) mod get;
 pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod info;
+pub(crate) mod knox;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod node;

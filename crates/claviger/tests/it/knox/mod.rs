@@ -2,6 +2,7 @@
 //! Sections (§) are those of the Knox contract that the server is built from.
 
 mod beside_native;
+mod cli;
 mod credentials;
 mod documents;
 mod go;

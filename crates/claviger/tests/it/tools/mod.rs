@@ -6,7 +6,7 @@ mod generate;
 mod import;
 mod put;
 mod scan;
-mod terminal;
+pub(crate) mod terminal;
 
 use claviger_testkit::TestServer;
 use std::os::unix::fs::PermissionsExt;
