@@ -4,5 +4,5 @@
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     use claviger_crypto::fuzz;
     let Some((which, rest)) = data.split_first() else { return };
-    [fuzz::key_meta, fuzz::prefix_grant, fuzz::tombstone, fuzz::head, fuzz::header, fuzz::root_file][usize::from(which % 6)](rest);
+    [fuzz::key_meta, fuzz::prefix_grant, fuzz::tombstone, fuzz::approval, fuzz::head, fuzz::header, fuzz::root_file][usize::from(which % 7)](rest);
 });

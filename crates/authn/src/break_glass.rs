@@ -15,7 +15,7 @@ pub struct BreakGlass;
 
 impl Authenticator for BreakGlass {
     fn method(&self) -> &'static str {
-        "break_glass"
+        claviger_domain::BREAK_GLASS
     }
 
     fn authenticate(&self, attempt: &Attempt<'_>) -> Verdict {

@@ -7,10 +7,15 @@
 use crate::{Head, Malformation, Tombstone};
 use claviger_domain::{
     Acl, Capabilities, Created, Generation, Grant, Incarnation, KeyId, KeyKind, KeyMeta, KeyPolicy, KeyRef, Labels, Prefix, PrefixGrant,
-    Principal, Revision, Timestamp, Version, VersionId, VersionState, Versions,
+    Principal, Revision, Rules, Timestamp, Version, VersionId, VersionState, Versions,
 };
 use claviger_ports::{DigestDelta, LogCheckpoint};
 use std::sync::Arc;
+
+mod approval;
+pub use approval::deed_hash;
+#[cfg(test)]
+pub(crate) use approval::tests as approval_tests;
 
 type Result<T> = std::result::Result<T, Malformation>;
 
@@ -79,6 +84,7 @@ impl Canonical for KeyMeta {
             labels,
             created,
             policy: _,
+            rules: _,
         } = self;
         out.text(id.as_str());
         out.fixed(incarnation.0);
@@ -104,6 +110,7 @@ impl Canonical for KeyMeta {
             let mut body = Reader(body);
             match number {
                 POLICY => meta.policy = body.policy()?,
+                RULES => meta.rules = body.rules()?,
                 other => return Err(Malformation::Code { field: "section", code: other.into() }),
             }
             if !body.0.is_empty() {
@@ -124,6 +131,8 @@ impl Canonical for KeyMeta {
 
 /// The section of a key's policy.
 const POLICY: u8 = 1;
+/// The section of its rules of approval.
+const RULES: u8 = 2;
 
 trait Sections {
     /// Numbers and bodies of the sections that say something, ascending.
@@ -137,6 +146,11 @@ impl Sections for KeyMeta {
             let mut body = Writer(Vec::new());
             body.policy(&self.policy);
             all.push((POLICY, body.0));
+        }
+        if !self.rules.is_empty() {
+            let mut body = Writer(Vec::new());
+            body.rules(&self.rules);
+            all.push((RULES, body.0));
         }
         all
     }
@@ -156,40 +170,71 @@ fn read_key(from: &mut Reader<'_>) -> Result<KeyMeta> {
     let labels = from.labels()?;
     let acl = from.acl()?;
     let versions = from.versions()?;
-    let policy = KeyPolicy::default();
-    Ok(KeyMeta { id, incarnation, generation, kind, policy, acl, versions, separate_duties, max_lifetime, description, labels, created })
+    let (policy, rules) = (KeyPolicy::default(), Rules::default());
+    Ok(KeyMeta {
+        id,
+        incarnation,
+        generation,
+        kind,
+        policy,
+        acl,
+        versions,
+        separate_duties,
+        max_lifetime,
+        description,
+        rules,
+        labels,
+        created,
+    })
 }
 
-/// Format 1 has no incarnation: it is that of grants whose incarnation is 0, and of no others.
+/// Format 3 is that of grants with rules of approval, and of no others. Of those without, format 1 has no incarnation: it is
+/// that of grants whose incarnation is 0.
 impl Canonical for PrefixGrant {
-    const FORMAT: u8 = 2;
+    const FORMAT: u8 = 3;
 
     fn format(&self) -> u8 {
-        if self.incarnation == Incarnation(0) { 1 } else { Self::FORMAT }
+        match (self.rules.is_empty(), self.incarnation) {
+            (false, _) => Self::FORMAT,
+            (true, Incarnation(0)) => 1,
+            (true, _) => 2,
+        }
     }
 
     fn write(&self, out: &mut Writer) {
-        let Self { prefix, acl, any_user_creates, incarnation, generation } = self;
+        let Self { prefix, acl, any_user_creates, rules, incarnation, generation } = self;
         out.text(prefix.as_str());
-        if *incarnation != Incarnation(0) {
+        if self.format() != 1 {
             out.fixed(incarnation.0);
         }
         out.number(generation.0);
         out.flags([*any_user_creates]);
         out.acl(acl);
+        if self.format() == Self::FORMAT {
+            out.rules(rules);
+        }
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self> {
         let prefix = Prefix::parse(from.text()?)?;
-        match from.fixed()? {
-            0 => Err(Malformation::Code { field: "incarnation", code: 0 }),
-            incarnation => read_grant(prefix, Incarnation(incarnation), from),
+        let incarnation = Incarnation(from.fixed()?);
+        let grant = read_grant(prefix, incarnation, from)?;
+        match from.rules()? {
+            none if none.is_empty() => Err(Malformation::Code { field: "rules", code: 0 }),
+            rules => Ok(PrefixGrant { rules, ..grant }),
         }
     }
 
     fn read_older(format: u8, from: &mut Reader<'_>) -> Result<Self> {
         match format {
             1 => read_grant(Prefix::parse(from.text()?)?, Incarnation(0), from),
+            2 => {
+                let prefix = Prefix::parse(from.text()?)?;
+                match from.fixed()? {
+                    0 => Err(Malformation::Code { field: "incarnation", code: 0 }),
+                    incarnation => read_grant(prefix, Incarnation(incarnation), from),
+                }
+            }
             other => Err(Malformation::Format(other)),
         }
     }
@@ -198,7 +243,7 @@ impl Canonical for PrefixGrant {
 fn read_grant(prefix: Prefix, incarnation: Incarnation, from: &mut Reader<'_>) -> Result<PrefixGrant> {
     let generation = Generation(from.number()?);
     let [any_user_creates] = from.flags()?;
-    Ok(PrefixGrant { prefix, acl: from.acl()?, any_user_creates, incarnation, generation })
+    Ok(PrefixGrant { prefix, acl: from.acl()?, any_user_creates, rules: Rules::default(), incarnation, generation })
 }
 
 impl Canonical for Tombstone {
@@ -556,21 +601,21 @@ pub(crate) mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    fn any_id() -> impl Strategy<Value = KeyId> {
+    pub(crate) fn any_id() -> impl Strategy<Value = KeyId> {
         let alphabet: Vec<char> = ('a'..='z').chain('0'..='9').chain(['_', ':', '.', 'A']).collect();
         let segment = prop::collection::vec(prop::sample::select(alphabet), 1..9).prop_map(String::from_iter);
         prop::collection::vec(segment, 1..4).prop_filter_map("an id", |s| KeyId::parse(&s.join("/")).ok())
     }
 
-    fn any_text() -> impl Strategy<Value = String> {
+    pub(crate) fn any_text() -> impl Strategy<Value = String> {
         prop::collection::vec(any::<char>(), 0..20).prop_map(String::from_iter)
     }
 
-    fn any_principal() -> impl Strategy<Value = Principal> {
+    pub(crate) fn any_principal() -> impl Strategy<Value = Principal> {
         (1u8..=6, any_text()).prop_map(|(code, id)| principal_of(code, &id).unwrap())
     }
 
-    fn any_acl() -> impl Strategy<Value = Acl> {
+    pub(crate) fn any_acl() -> impl Strategy<Value = Acl> {
         prop::collection::vec((any_principal(), 1u16..0x200), 0..6).prop_map(|entries| {
             entries.into_iter().fold(Acl::default(), |acl, (p, bits)| acl.set(p, Capabilities::from_bits(bits).unwrap()))
         })
@@ -615,10 +660,11 @@ pub(crate) mod tests {
     pub(crate) fn any_meta() -> impl Strategy<Value = KeyMeta> {
         let names = (any_id(), any::<u64>(), any::<u64>(), any::<bool>(), any::<Option<u32>>());
         let kind = (prop::sample::select(&KeyKind::ALL[..]), prop_oneof![Just(KeyPolicy::default()), any_policy()]);
+        let kind = (kind, super::approval::tests::any_rules());
         (names, kind, any_acl(), any_versions(), any_text(), any_labels(), any_created()).prop_map(
             |(
                 (id, incarnation, generation, separate_duties, max_lifetime),
-                (kind, policy),
+                ((kind, policy), rules),
                 acl,
                 versions,
                 description,
@@ -635,18 +681,30 @@ pub(crate) mod tests {
                 separate_duties,
                 max_lifetime,
                 description: description.into(),
+                rules,
                 labels,
                 created,
             },
         )
     }
 
+    pub(crate) fn any_prefix() -> impl Strategy<Value = Prefix> {
+        prop::option::of(any_id()).prop_map(|id| Prefix::parse(&id.map_or(String::new(), |id| format!("{id}/"))).unwrap())
+    }
+
     pub(crate) fn any_grant() -> impl Strategy<Value = PrefixGrant> {
         let incarnation = prop_oneof![Just(0), any::<u64>()];
-        (prop::option::of(any_id()), any_acl(), any::<bool>(), incarnation, any::<u64>()).prop_map(|(id, acl, any_user_creates, i, g)| {
-            let prefix = Prefix::parse(&id.map_or(String::new(), |id| format!("{id}/"))).unwrap();
-            PrefixGrant { prefix, acl, any_user_creates, incarnation: Incarnation(i), generation: Generation(g) }
-        })
+        let rules = super::approval::tests::any_rules();
+        (any_prefix(), any_acl(), any::<bool>(), rules, incarnation, any::<u64>()).prop_map(
+            |(prefix, acl, any_user_creates, rules, i, g)| PrefixGrant {
+                prefix,
+                acl,
+                any_user_creates,
+                rules,
+                incarnation: Incarnation(i),
+                generation: Generation(g),
+            },
+        )
     }
 
     pub(crate) fn any_tombstone() -> impl Strategy<Value = Tombstone> {
@@ -716,6 +774,7 @@ pub(crate) mod tests {
             KeyMeta { policy: KeyPolicy { min_version: VersionId::new(5), ..KeyPolicy::default() }, ..one.clone() },
             KeyMeta { policy: KeyPolicy { rsa_bits: Some(3072), ..KeyPolicy::default() }, ..one.clone() },
             KeyMeta { policy: KeyPolicy { template: Some("".into()), ..KeyPolicy::default() }, ..one.clone() },
+            KeyMeta { rules: crate::golden::rules(), ..one.clone() },
             KeyMeta { acl: Acl::default(), ..one.clone() },
             KeyMeta { acl: one.acl.clone().set(Principal::Machine("z".into()), Capabilities::of([Capability::List])), ..one.clone() },
             KeyMeta { versions: one.versions.add(VersionId::new(99).unwrap(), Timestamp(9), None).unwrap(), ..one.clone() },

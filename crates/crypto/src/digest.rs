@@ -1,4 +1,5 @@
-//! The set digest: two sums, modulo 2^256, of a keyed hash of every row: one of what rules (keys, grants, tombstones), one
+//! The set digest: two sums, modulo 2^256, of a keyed hash of every row: one of what rules (keys, grants, tombstones,
+//! requests for approval), one
 //! of what is kept (versions).
 //!
 //! Adding and removing a row are an addition and a subtraction, in any order. Without the key nobody can find rows whose
@@ -7,7 +8,7 @@
 use crate::KeyRing;
 use crate::fields;
 use claviger_domain::{KeyMeta, KeyRef, VersionId};
-use claviger_ports::{DigestDelta, GrantRow, KeyRow, Sealed, TombstoneRow};
+use claviger_ports::{ApprovalRow, DigestDelta, GrantRow, KeyRow, Sealed, TombstoneRow};
 
 /// Bytes of one sum.
 const LANE: usize = 32;
@@ -81,6 +82,12 @@ impl KeyRing {
         self.element(Sum::Rows, &[b"claviger/digest/tombstone", row.key.id.as_str().as_bytes(), &incarnation, &row.mac])
     }
 
+    /// What the row of a request for approval counts; see [`KeyRing::digest_key`].
+    #[must_use]
+    pub fn digest_approval(&self, row: &ApprovalRow) -> DigestDelta {
+        self.element(Sum::Rows, &[b"claviger/digest/approval", &row.id.0.to_be_bytes(), &row.mac])
+    }
+
     /// What a key's row would count if its MAC had been damaged and its contents had not: one answer per barrier key that
     /// could have made it. A sum that is right with one of them shows that nothing else was changed.
     #[must_use]
@@ -101,6 +108,12 @@ impl KeyRing {
     #[must_use]
     pub fn digest_tombstone_as_it_was(&self, row: &TombstoneRow) -> Vec<DigestDelta> {
         self.macs(crate::rows::TOMBSTONE, &row.body).map(|mac| self.digest_tombstone(&TombstoneRow { mac, ..row.clone() })).collect()
+    }
+
+    /// As [`KeyRing::digest_key_as_it_was`], for a request for approval.
+    #[must_use]
+    pub fn digest_approval_as_it_was(&self, row: &ApprovalRow) -> Vec<DigestDelta> {
+        self.macs(crate::rows::APPROVAL, &row.body).map(|mac| self.digest_approval(&ApprovalRow { mac, ..row.clone() })).collect()
     }
 
     fn element(&self, sum: Sum, fields: &[&[u8]]) -> DigestDelta {

@@ -1,7 +1,7 @@
 //! What can go wrong with keys and sealed rows. Messages name the place and the barrier key, never contents.
 
 use crate::RootError;
-use claviger_domain::{AclError, KeyIdError, MetaError, PrefixError, VersionError};
+use claviger_domain::{AclError, KeyIdError, MetaError, PrefixError, RuleError, VersionError};
 use std::fmt;
 use thiserror::Error;
 
@@ -131,6 +131,9 @@ pub enum Malformation {
     /// Labels that break the rules.
     #[error(transparent)]
     Meta(#[from] MetaError),
+    /// Rules of approval that break the rules.
+    #[error(transparent)]
+    Rules(#[from] RuleError),
     /// A barrier key of another length than 32 bytes.
     #[error("a barrier key has 32 bytes, not {0}")]
     BarrierLength(usize),

@@ -5,7 +5,7 @@ use crate::canonical::Canonical;
 use crate::file_root;
 use crate::once::Header;
 use crate::{Head, Tombstone};
-use claviger_domain::{KeyMeta, PrefixGrant};
+use claviger_domain::{Approval, KeyMeta, PrefixGrant};
 use std::path::Path;
 
 /// A key's metadata: what decodes encodes to the same bytes.
@@ -21,6 +21,11 @@ pub fn prefix_grant(bytes: &[u8]) {
 /// A tombstone, likewise.
 pub fn tombstone(bytes: &[u8]) {
     is_canonical::<Tombstone>(bytes);
+}
+
+/// A request for approval, likewise.
+pub fn approval(bytes: &[u8]) {
+    is_canonical::<Approval>(bytes);
 }
 
 /// A head's plaintext, likewise.
@@ -56,6 +61,7 @@ fn is_canonical<T: Canonical>(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::canonical::approval_tests::any_approval;
     use crate::canonical::tests::{any_grant, any_meta, any_tombstone};
     use proptest::prelude::*;
 
@@ -76,7 +82,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_break_a_decoder(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let with_format = [&[1], &bytes[..]].concat();
-            for target in [key_meta, prefix_grant, tombstone, head, header, root_file] {
+            for target in [key_meta, prefix_grant, tombstone, approval, head, header, root_file] {
                 target(&bytes);
                 target(&with_format);
             }
@@ -84,11 +90,12 @@ mod tests {
 
         #[test]
         fn nearly_good_bytes_never_break_a_decoder(
-            meta in any_meta(), grant in any_grant(), stone in any_tombstone(), key: [u8; 32], changes in changes(),
+            meta in any_meta(), grant in any_grant(), stone in any_tombstone(), asked in any_approval(), key: [u8; 32], changes in changes(),
         ) {
             key_meta(&mutate(meta.encode().into(), &changes));
             prefix_grant(&mutate(grant.encode().into(), &changes));
             tombstone(&mutate(stone.encode().into(), &changes));
+            approval(&mutate(asked.encode().into(), &changes));
             head(&mutate(crate::golden::head().encode().into(), &changes));
             root_file(&mutate(file_root::render(&key).as_bytes().to_vec(), &changes));
         }

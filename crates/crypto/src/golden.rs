@@ -7,9 +7,9 @@
 
 use crate::{FileRoot, Head, KeyRing, Tombstone};
 use claviger_domain::{
-    Acl, Caller, Capabilities, Capability, Created, Generation, Grant, Identity, Incarnation, KeyId, KeyKind, KeyMeta, KeyPolicy, KeyRef,
-    Labels, Permit, Prefix, PrefixGrant, Preset, Principal, Proven, RequestId, Revision, SecretBytes, Timestamp, Version, VersionId,
-    VersionState, Versions, authorize, cap,
+    Acl, Approval, ApprovalId, ApprovalRule, Caller, Capabilities, Capability, Created, Deed, End, Ended, Generation, Grant, Guarded,
+    GuardedSet, Identity, Incarnation, KeyId, KeyKind, KeyMeta, KeyPolicy, KeyRef, Labels, Permit, Prefix, PrefixGrant, Preset, Principal,
+    Proven, RequestId, Revision, Rules, SecretBytes, Timestamp, Version, VersionId, VersionState, Versions, Vote, authorize, cap,
 };
 use claviger_ports::{DigestDelta, LogCheckpoint};
 use std::fmt::Write;
@@ -53,6 +53,7 @@ pub(crate) fn key_meta(id: &str, incarnation: u64) -> KeyMeta {
         separate_duties: true,
         max_lifetime: Some(86_400),
         description: "the database's password".into(),
+        rules: Rules::default(),
         labels: Labels::new([("team".to_owned(), "payments".to_owned()), ("env".to_owned(), "prod".to_owned())]).unwrap(),
         created: Created { at: Timestamp(1_700_000_000_000_000_000), by: "alice".into() },
     }
@@ -72,7 +73,43 @@ pub(crate) fn prefix_grant() -> PrefixGrant {
 /// Of the first format.
 fn first_prefix_grant() -> PrefixGrant {
     let prefix = Prefix::parse("team/").unwrap();
-    PrefixGrant { prefix, acl: acl(), any_user_creates: true, incarnation: Incarnation(0), generation: Generation(2) }
+    PrefixGrant {
+        prefix,
+        acl: acl(),
+        any_user_creates: true,
+        rules: Rules::default(),
+        incarnation: Incarnation(0),
+        generation: Generation(2),
+    }
+}
+
+/// Of the third format: with rules.
+fn ruled_prefix_grant() -> PrefixGrant {
+    PrefixGrant { rules: rules(), ..prefix_grant() }
+}
+
+pub(crate) fn rules() -> Rules {
+    let approvers = ["user:bob", "user_group:security"].map(|p| p.parse().unwrap());
+    let operations = GuardedSet::of([Guarded::Delete, Guarded::Grant]);
+    Rules::new(vec![ApprovalRule { operations, needed: 2, approvers: approvers.into(), expires_after: 86_400 }]).unwrap()
+}
+
+pub(crate) fn approval() -> Approval {
+    let key = KeyId::parse("team/db").unwrap();
+    let bob = || Principal::User("bob".into());
+    let vote = Vote { names: [bob()].into(), under: [bob()].into(), at: Timestamp(11), comment: "go ahead".into() };
+    Approval {
+        id: ApprovalId(0x0123_4567_89ab_cdef),
+        generation: Generation(3),
+        deed: Deed::ChangeRights { key, acl: acl() },
+        standing: (Incarnation(7), Generation(300)),
+        requester: [Principal::User("alice".into())].into(),
+        reason: "she joins the team".into(),
+        asked: Timestamp(10),
+        expires: Timestamp(20),
+        votes: vec![vote],
+        end: Some(End { how: Ended::CarriedOut, at: Timestamp(12), by: "alice".into(), comment: "".into() }),
+    }
 }
 
 pub(crate) fn tombstone() -> Tombstone {
@@ -116,18 +153,29 @@ fn vectors() -> String {
     let seed = ring.audit_seed();
     let old = KeyRing::of_known(&[[0x11; 32]]);
     let used = ring.seal_key(&used_key());
-    let lines: [(&str, &[u8]); 22] = [
+    let ruled_key = ring.seal_key(&KeyMeta { rules: rules(), ..key_meta("team/db", 7) });
+    let (ruled, asked) = (ring.seal_grant(&ruled_prefix_grant()), ring.seal_approval(&approval()));
+    let lines: [(&str, &[u8]); 31] = [
         ("key.meta", &key.meta),
         ("key.mac", &key.mac),
         ("key.digest", &ring.digest_key(&key).0),
         ("key.2.meta", &used.meta),
         ("key.2.mac", &used.mac),
+        ("key.ruled.meta", &ruled_key.meta),
+        ("key.ruled.mac", &ruled_key.mac),
         ("grant.body", &first.body),
         ("grant.mac", &first.mac),
         ("grant.digest", &ring.digest_grant(&first).0),
         ("grant.2.body", &grant.body),
         ("grant.2.mac", &grant.mac),
         ("grant.2.digest", &ring.digest_grant(&grant).0),
+        ("grant.3.body", &ruled.body),
+        ("grant.3.mac", &ruled.mac),
+        ("grant.3.digest", &ring.digest_grant(&ruled).0),
+        ("approval.body", &asked.body),
+        ("approval.mac", &asked.mac),
+        ("approval.digest", &ring.digest_approval(&asked).0),
+        ("approval.hash", &crate::deed_hash(&approval().deed, approval().standing)),
         ("tombstone.body", &stone.body),
         ("tombstone.mac", &stone.mac),
         ("tombstone.digest", &ring.digest_tombstone(&stone).0),

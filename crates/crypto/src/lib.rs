@@ -56,6 +56,7 @@ pub mod suite;
 pub mod tink;
 mod version;
 
+pub use canonical::deed_hash;
 pub use digest::{add, negate};
 pub use error::{CryptoError, Malformation, Tried};
 pub use file_root::FileRoot;

@@ -6,13 +6,14 @@
 use crate::canonical::Canonical;
 use crate::{CryptoError, KeyRing, Malformation, fields};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use claviger_domain::{Acl, Created, KeyMeta, KeyRef, PrefixGrant};
-use claviger_ports::{GrantRow, KeyRow, TombstoneRow};
+use claviger_domain::{Acl, Approval, Created, KeyMeta, KeyRef, PrefixGrant, Rules};
+use claviger_ports::{ApprovalRow, GrantRow, KeyRow, TombstoneRow};
 
 const FORMAT: u8 = 1;
 pub(crate) const KEY: &[u8] = b"claviger/row/key";
 pub(crate) const GRANT: &[u8] = b"claviger/row/grant";
 pub(crate) const TOMBSTONE: &[u8] = b"claviger/row/tombstone";
+pub(crate) const APPROVAL: &[u8] = b"claviger/row/approval";
 
 /// A deleted key: which, who could read it last, when and by whom it was deleted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,11 +53,11 @@ impl KeyRing {
         Ok(meta)
     }
 
-    /// The grants that a key's row claims to have, although it does not authenticate: whoever can write to the database can
-    /// put anything there. Good for nothing but deciding who is told that the key is damaged.
+    /// The grants and rules of approval that a key's row claims to have, although it does not authenticate: whoever can write to
+    /// the database can put anything there. The grants are good for nothing but deciding who is told that the key is damaged.
     #[must_use]
-    pub fn claimed_acl(row: &KeyRow) -> Option<Acl> {
-        KeyMeta::decode(&row.meta).ok().map(|meta| meta.acl)
+    pub fn claimed(row: &KeyRow) -> Option<(Acl, Rules)> {
+        KeyMeta::decode(&row.meta).ok().map(|meta| (meta.acl, meta.rules))
     }
 
     /// A prefix grant's row.
@@ -101,6 +102,33 @@ impl KeyRing {
         let columns = [("id", tombstone.key.id == row.key.id), ("incarnation", tombstone.key.incarnation == row.key.incarnation)];
         check_columns(&columns, what)?;
         Ok(tombstone)
+    }
+
+    /// The rules that a prefix's row claims to have, although it does not authenticate. A rule that is enforced for nothing
+    /// does less harm than one that is not.
+    #[must_use]
+    pub fn claimed_prefix_rules(row: &GrantRow) -> Option<Rules> {
+        PrefixGrant::decode(&row.body).ok().map(|grant| grant.rules)
+    }
+
+    /// The row of a request for approval.
+    #[must_use]
+    pub fn seal_approval(&self, approval: &Approval) -> ApprovalRow {
+        let body = approval.encode();
+        let mac = self.mac(APPROVAL, &body);
+        ApprovalRow { id: approval.id, generation: approval.generation, body, mac }
+    }
+
+    /// Verifies the row of a request for approval and reads it.
+    ///
+    /// # Errors
+    /// As [`KeyRing::open_key`].
+    pub fn open_approval(&self, row: &ApprovalRow) -> Result<Approval, CryptoError> {
+        let what = || format!("the row of approval {}", row.id);
+        let approval: Approval = self.verified(APPROVAL, &row.body, &row.mac, what)?;
+        let columns = [("id", approval.id == row.id), ("generation", approval.generation == row.generation)];
+        check_columns(&columns, what)?;
+        Ok(approval)
     }
 
     fn mac(&self, purpose: &[u8], body: &[u8]) -> Box<[u8]> {
@@ -157,6 +185,7 @@ fn check_columns(columns: &[(&'static str, bool)], what: impl Fn() -> String) ->
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::canonical::approval_tests::any_approval;
     use crate::canonical::tests::{any_grant, any_meta, any_tombstone};
     use crate::golden::{key_meta, prefix_grant, tombstone};
     use ::hmac::{Hmac, KeyInit, Mac};
@@ -295,8 +324,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_round_trip(meta in any_meta(), grant in any_grant(), tombstone in any_tombstone()) {
+        fn rows_round_trip(meta in any_meta(), grant in any_grant(), tombstone in any_tombstone(), approval in any_approval()) {
             let ring = ring();
+            prop_assert_eq!(ring.open_approval(&ring.seal_approval(&approval)), Ok(approval));
             prop_assert_eq!(ring.open_key(&ring.seal_key(&meta)), Ok(meta));
             prop_assert_eq!(ring.open_grant(&ring.seal_grant(&grant)), Ok(grant));
             prop_assert_eq!(ring.open_tombstone(&ring.seal_tombstone(&tombstone)), Ok(tombstone));

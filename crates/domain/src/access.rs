@@ -182,6 +182,7 @@ mod tests {
             separate_duties,
             max_lifetime: None,
             description: "".into(),
+            rules: crate::Rules::default(),
             labels: Labels::default(),
             created: Created { at: Timestamp(0), by: "x".into() },
         }
@@ -192,6 +193,7 @@ mod tests {
             prefix: Prefix::parse(p).unwrap(),
             acl,
             any_user_creates: false,
+            rules: crate::Rules::default(),
             incarnation: crate::Incarnation(1),
             generation: Generation::FIRST,
         }

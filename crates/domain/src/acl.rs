@@ -182,7 +182,7 @@ pub(crate) fn check_no_self_grant(caller: &Caller, old: &Acl, new: &Acl) -> Resu
 /// Whether a grant reaches `identity`, or would reach it under another spelling. A machine goes by the name that it claims,
 /// and its certificate allows any case, a trailing dot, and all ways to write an address (contract knox §5): who could grant
 /// to one of those could grant to himself.
-fn could_reach(principal: &Principal, identity: &Identity) -> bool {
+pub(crate) fn could_reach(principal: &Principal, identity: &Identity) -> bool {
     let Identity::Machine { name } = identity else { return principal.matches(identity) };
     let written = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     if name.strip_prefix("*.").is_some_and(|domain| could_be_below(principal, &written(domain))) {

@@ -74,13 +74,31 @@ pub enum Action {
     AcceptTampering,
     /// Records older than the retention were removed from the log.
     Prune,
+    /// A key's own rules of approval were changed.
+    ChangeRules,
+    /// Approval was asked for.
+    AskApproval,
+    /// Requests for approval were listed or shown.
+    ShowApproval,
+    /// Somebody agreed to a request.
+    Approve,
+    /// Somebody said no to a request, which ended it.
+    RejectApproval,
+    /// Who asked took a request back.
+    WithdrawApproval,
+    /// A request ran out.
+    ExpireApproval,
+    /// What was approved was carried out: the approval is used up.
+    UseApproval,
+    /// A request that had ended long ago was removed.
+    ForgetApproval,
     /// Something that an administrator should look at: first-time reader, burst of denials, mass read.
     Alert,
 }
 
 impl Action {
     /// Those that change the store: a record of one that says `ok` tells of a committed change.
-    pub const CHANGES: [Self; 11] = [
+    pub const CHANGES: [Self; 19] = [
         Self::Create,
         Self::Delete,
         Self::AddVersion,
@@ -91,6 +109,14 @@ impl Action {
         Self::ChangeRights,
         Self::ChangeMeta,
         Self::ChangePrefix,
+        Self::ChangeRules,
+        Self::AskApproval,
+        Self::Approve,
+        Self::RejectApproval,
+        Self::WithdrawApproval,
+        Self::ExpireApproval,
+        Self::UseApproval,
+        Self::ForgetApproval,
         Self::Reconcile,
     ];
 
@@ -132,6 +158,15 @@ impl Action {
             Self::Reconcile => "reconcile",
             Self::AcceptTampering => "accept_tampering",
             Self::Prune => "prune",
+            Self::ChangeRules => "change_rules",
+            Self::AskApproval => "ask_approval",
+            Self::ShowApproval => "show_approval",
+            Self::Approve => "approve",
+            Self::RejectApproval => "reject_approval",
+            Self::WithdrawApproval => "withdraw_approval",
+            Self::ExpireApproval => "expire_approval",
+            Self::UseApproval => "use_approval",
+            Self::ForgetApproval => "forget_approval",
             Self::Alert => "alert",
         }
     }

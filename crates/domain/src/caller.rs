@@ -1,6 +1,6 @@
 //! The caller of one request. Nothing in the engine runs without one.
 
-use crate::Identity;
+use crate::{Approving, Identity};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,12 +24,16 @@ pub struct Proven {
     pub method: &'static str,
 }
 
+/// The method by which an emergency certificate proves its holder.
+pub const BREAK_GLASS: &str = "break_glass";
+
 /// Who asks, how that was proven, and where from.
 #[derive(Clone, Debug)]
 pub struct Caller {
     proven: Arc<[Proven]>,
     also: Option<Arc<[Identity]>>,
     system: Option<&'static str>,
+    approving: Approving,
     /// The request.
     pub request_id: RequestId,
     /// The peer's address.
@@ -40,13 +44,13 @@ impl Caller {
     /// A caller with at least one proven identity; the first is the default one. `None` when there is none.
     #[must_use]
     pub fn new(proven: Arc<[Proven]>, request_id: RequestId, address: Option<IpAddr>) -> Option<Self> {
-        (!proven.is_empty()).then_some(Self { proven, also: None, system: None, request_id, address })
+        (!proven.is_empty()).then_some(Self { proven, also: None, system: None, approving: Approving::Plain, request_id, address })
     }
 
     /// Claviger itself, for background work. It may change keys and rights, and never read data.
     #[must_use]
     pub fn system(reason: &'static str, request_id: RequestId) -> Self {
-        Self { proven: Arc::from([]), also: None, system: Some(reason), request_id, address: None }
+        Self { proven: Arc::from([]), also: None, system: Some(reason), approving: Approving::Plain, request_id, address: None }
     }
 
     /// The same caller with the identities that his certificate proves as well, and that he could go by in another request.
@@ -54,6 +58,24 @@ impl Caller {
     #[must_use]
     pub fn with_other_names(self, also: Arc<[Identity]>) -> Self {
         Self { also: Some(also), ..self }
+    }
+
+    /// The same caller in a request that asks for an approval or rests on one.
+    #[must_use]
+    pub fn approving(self, approving: Approving) -> Self {
+        Self { approving, ..self }
+    }
+
+    /// What the request says about approvals.
+    #[must_use]
+    pub fn approval(&self) -> &Approving {
+        &self.approving
+    }
+
+    /// Whether an emergency certificate proved him: then approvals are bypassed, loudly.
+    #[must_use]
+    pub fn breaks_glass(&self) -> bool {
+        self.proven.iter().any(|p| p.method == BREAK_GLASS)
     }
 
     /// Everyone whom this caller is, or could say he is in another request.

@@ -1,7 +1,7 @@
 //! A key's record: everything about it except its data.
 
 use crate::{
-    Acl, Caller, Capabilities, Incarnation, KeyId, KeyKind, KeyPolicy, PolicyError, Prefix, RightsError, Timestamp, VersionError,
+    Acl, Caller, Capabilities, Incarnation, KeyId, KeyKind, KeyPolicy, PolicyError, Prefix, RightsError, Rules, Timestamp, VersionError,
     VersionId, Versions,
 };
 use std::collections::BTreeMap;
@@ -144,6 +144,8 @@ pub struct KeyMeta {
     pub max_lifetime: Option<u32>,
     /// What it is for, in words.
     pub description: Box<str>,
+    /// Which operations on it take others' approval, beside what its prefixes demand.
+    pub rules: Rules,
     /// For finding it.
     pub labels: Labels,
     /// Its origin.
@@ -219,6 +221,8 @@ pub struct PrefixGrant {
     pub acl: Acl,
     /// Whether every authenticated user may create keys here (Knox's rule).
     pub any_user_creates: bool,
+    /// Which operations on what is below take others' approval.
+    pub rules: Rules,
     /// Which grant of this prefix: random, so that one that was removed and made again is told from it. 0 in grants of the
     /// first format, which had none.
     pub incarnation: Incarnation,

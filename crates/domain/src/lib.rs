@@ -4,6 +4,7 @@
 
 mod access;
 mod acl;
+mod approval;
 pub mod audit;
 mod caller;
 mod capability;
@@ -18,7 +19,11 @@ mod version;
 
 pub use access::{Denied, ExternalAllow, Permit, PrefixRights, authorize, explain, may_create, permits, permits_by};
 pub use acl::{Acl, AclError, AclTooLong, Grant, MAX_GRANTED_BYTES, MAX_GRANTS, RightsError, check_rights_change};
-pub use caller::{Caller, Proven, RequestId};
+pub use approval::{
+    Approval, ApprovalId, ApprovalRule, Approving, Deed, DeedTarget, End, Ended, Guarded, GuardedSet, LONGEST, MAX_APPROVERS, MAX_NEEDED,
+    MAX_REASON, MAX_RULES, RuleError, RulePlace, Rules, SHORTEST, Vote, VoteError, acl_difference, is_reason, names_of, rules_difference,
+};
+pub use caller::{BREAK_GLASS, Caller, Proven, RequestId};
 pub use capability::{Capabilities, Capability, Preset, cap};
 pub use id::{Incarnation, KeyId, KeyIdError, Prefix, PrefixError};
 pub use key::{Created, Generation, KeyMeta, KeyRef, Labels, MetaError, PrefixGrant};
@@ -27,4 +32,4 @@ pub use principal::{Identity, MAX_PRINCIPAL, Principal, PrincipalError};
 pub use revision::{Civil, Clock, Revision, SystemClock, Timestamp};
 pub use secret::SecretBytes;
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
-pub use version::{Transition, Version, VersionError, VersionId, VersionState, Versions};
+pub use version::{Select, Transition, Version, VersionError, VersionId, VersionState, Versions};

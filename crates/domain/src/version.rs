@@ -54,6 +54,19 @@ impl VersionState {
     }
 }
 
+/// Which versions a reader wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Select {
+    /// The primary one.
+    Primary,
+    /// Primary and active ones.
+    Active,
+    /// All that are not destroyed.
+    All,
+    /// Just this one, whatever its state.
+    One(VersionId),
+}
+
 /// One version's record; its data is kept apart, sealed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Version {

@@ -1,11 +1,12 @@
 //! Group commit: writes that wait together commit together, become visible in revision order, and are then answered.
 
+use crate::approvals::Held;
 use crate::feed::{Event, KeyState, Subject};
 use crate::memory::{Entry, Granted, Grave, Memory, Slot};
 use crate::start::{Contents, Engine, load_and_blame, record_lost};
 use crate::{Conflict, Error};
 use claviger_crypto::{Head, KeyRing, Tombstone, add, random};
-use claviger_domain::{Clock, KeyId, Prefix, PrefixGrant, Revision};
+use claviger_domain::{ApprovalId, Clock, KeyId, Prefix, PrefixGrant, Revision};
 use claviger_ports::{AuditSink, ChangeRow, CommitOutcome, DigestDelta, HeadError, HeadRow, HeadSealer, Store, StoreError, Write};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
@@ -28,12 +29,16 @@ pub(crate) enum Apply {
     Delete(Box<Tombstone>),
     PutGrant(Box<PrefixGrant>, DigestDelta),
     DeleteGrant(Prefix),
+    PutApproval(Box<Held>),
+    DropApproval(ApprovalId),
 }
 
 /// A write on its way, and who waits for it.
 pub(crate) struct Pending {
     pub(crate) write: Write,
     pub(crate) apply: Apply,
+    /// The approval that it rests on, as it is afterwards.
+    pub(crate) uses: Option<Held>,
     pub(crate) done: Waiter,
 }
 
@@ -171,7 +176,7 @@ impl Committer {
         if batch.is_empty() {
             return None;
         }
-        let (writes, rest): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.write, (p.apply, p.done))).unzip();
+        let (writes, rest): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.write, (p.apply, p.uses, p.done))).unzip();
         self.sealer.last.lock().take();
         let outcomes = match self.store.commit(&writes, &self.sealer).await {
             Ok(outcomes) => outcomes,
@@ -182,11 +187,14 @@ impl Committer {
         let mut events = Vec::with_capacity(rest.len());
         let mut answers = Vec::with_capacity(rest.len());
         self.memory.write(|tables| {
-            for ((write, (apply, done)), outcome) in writes.iter().zip(rest).zip(outcomes) {
+            for ((write, (apply, uses, done)), outcome) in writes.iter().zip(rest).zip(outcomes) {
                 let answer = match outcome {
                     CommitOutcome::Conflict => Err(Error::Conflict(Conflict::Changed)),
                     CommitOutcome::Done(revision) => {
                         events.push(apply_to(tables, apply, revision, write.change.what, self.inline_limit));
+                        if let Some(held) = uses {
+                            tables.approvals.insert(held.approval.id, Arc::new(Held { revision, ..held }));
+                        }
                         Ok(revision)
                     }
                 };
@@ -203,9 +211,9 @@ impl Committer {
 
     /// Answers a batch that failed. Where it is not known what became of it, nothing that it touches is served any more: a
     /// right that it took away may be gone.
-    fn fail(&self, writes: &[Write], rest: Vec<(Apply, Waiter)>, error: StoreError) -> Option<Doubt> {
+    fn fail(&self, writes: &[Write], rest: Vec<(Apply, Option<Held>, Waiter)>, error: StoreError) -> Option<Doubt> {
         tracing::error!(%error, "a commit of {} changes failed", rest.len());
-        let waiters = rest.into_iter().map(|(_, done)| done);
+        let waiters = rest.into_iter().map(|(_, _, done)| done);
         if !matches!(error, StoreError::Unknown(_)) {
             for done in waiters {
                 let _ = done.send(Err(error.clone().into()));
@@ -348,13 +356,24 @@ fn apply_to(tables: &mut crate::memory::Tables, apply: Apply, revision: Revision
         Apply::PutGrant(grant, digest) => {
             let after = Arc::new(*grant);
             tables.damaged_grants.remove(&after.prefix);
+            tables.set_prefix_rules(&after.prefix, &after.rules);
             let before = tables.grants.insert(after.prefix.clone(), Granted { grant: after.clone(), digest });
             Subject::Prefix { prefix: after.prefix.clone(), before: before.map(|g| g.grant), after: Some(after) }
         }
         Apply::DeleteGrant(prefix) => {
             tables.damaged_grants.remove(&prefix);
+            tables.prefix_rules.remove(&prefix);
             let before = tables.grants.remove(&prefix).map(|g| g.grant);
             Subject::Prefix { prefix, before, after: None }
+        }
+        Apply::PutApproval(held) => {
+            let id = held.approval.id;
+            tables.approvals.insert(id, Arc::new(Held { revision, ..*held }));
+            Subject::Approval(id)
+        }
+        Apply::DropApproval(id) => {
+            tables.approvals.remove(&id);
+            Subject::Approval(id)
         }
     };
     Event { revision, what, subject }
@@ -383,18 +402,29 @@ impl Engine {
 
     /// Hands a write to the committer and waits until it is durable and visible.
     pub(crate) async fn submit(&self, write: Write, apply: Apply) -> Result<Revision, Error> {
-        self.enqueue(write, apply).await?.await
+        self.enqueue(write, apply, None).await?.await
+    }
+
+    /// As [`Engine::submit`], for a change that rests on an approval or is free.
+    pub(crate) async fn submit_cleared(&self, write: Write, apply: Apply, cleared: &crate::approvals::Cleared) -> Result<Revision, Error> {
+        let (write, uses) = cleared.attach(write);
+        self.enqueue(write, apply, uses).await?.await
     }
 
     /// Hands a write to the committer; what comes of it is the second result.
-    pub(crate) async fn enqueue(&self, write: Write, apply: Apply) -> Result<impl Future<Output = Result<Revision, Error>> + use<>, Error> {
+    pub(crate) async fn enqueue(
+        &self,
+        write: Write,
+        apply: Apply,
+        uses: Option<Held>,
+    ) -> Result<impl Future<Output = Result<Revision, Error>> + use<>, Error> {
         if self.audit.is_short_of_space() {
             let why = "the audit log has only its reserve left, which is kept for reads; nothing was changed: free some space first";
             return Err(Error::Full(why.to_owned()));
         }
         let (done, answer) = oneshot::channel();
         let stopped = || Error::Unavailable("the server is shutting down; nothing was changed".to_owned());
-        self.queue.send(Pending { write, apply, done }).await.map_err(|_| stopped())?;
+        self.queue.send(Pending { write, apply, uses, done }).await.map_err(|_| stopped())?;
         let unconfirmed = "the server stopped before the change was confirmed; read before you repeat it";
         Ok(async move { answer.await.map_err(|_| Error::Unavailable(unconfirmed.to_owned()))? })
     }

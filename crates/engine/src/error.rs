@@ -2,7 +2,10 @@
 
 use claviger_crypto::CryptoError;
 use claviger_domain::audit::Outcome;
-use claviger_domain::{AclTooLong, Capability, Denied, KeyKind, MetaError, PolicyError, Revision, RightsError, VersionError};
+use claviger_domain::{
+    AclTooLong, ApprovalRule, Capability, Denied, Ended, KeyKind, MetaError, PolicyError, Revision, RightsError, RuleError, VersionError,
+    VoteError,
+};
 use claviger_ports::{AuditError, StoreError};
 use thiserror::Error;
 
@@ -53,6 +56,15 @@ pub enum Error {
     /// This key of a bulk read did not fit beside those before it.
     #[error("the answer is full; ask for this key again")]
     AnswerFull,
+    /// Rules demand the approval of others.
+    #[error("{0}")]
+    NeedsApproval(Box<Needed>),
+    /// Approval was asked for, as the request said, and nothing else was done.
+    #[error("approval {} was asked for; nothing is changed until it is given", .0.approval.id)]
+    Asked(Box<crate::ShownApproval>),
+    /// Something about an approval stands in the way.
+    #[error(transparent)]
+    Approval(#[from] ApprovalProblem),
     /// A version's state does not allow the change.
     #[error(transparent)]
     Version(VersionError),
@@ -97,6 +109,68 @@ pub enum Error {
     Internal(String),
 }
 
+/// What needs approval, and whose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needed {
+    /// The deed in words.
+    pub deed: String,
+    /// The rules that demand it.
+    pub rules: Vec<ApprovalRule>,
+}
+
+impl std::fmt::Display for Needed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rules: Vec<_> = self.rules.iter().map(ToString::to_string).collect();
+        write!(
+            f,
+            "to {} needs approval by others ({}); nothing was done: ask for it with `--ask REASON` on the command line, or the header Claviger-Ask",
+            self.deed,
+            rules.join("; ")
+        )
+    }
+}
+
+/// What about an approval stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ApprovalProblem {
+    /// It is over.
+    #[error("the approval is {}, and is not used again; ask anew", .0.name())]
+    Ended(Ended),
+    /// Its target has changed since.
+    #[error("what the approval was asked for has changed since; look at it again and ask anew")]
+    Stale,
+    /// It is for something else.
+    #[error("the approval is for another request than this one; nothing was done")]
+    OtherRequest,
+    /// Not enough people have agreed, by the rules as they are now.
+    #[error("the approval is not complete, there are {0}")]
+    Wanting(String),
+    /// Somebody else asked for it.
+    #[error("only who asked for the approval can do this")]
+    NotRequester,
+    /// The caller cannot vote.
+    #[error("{0}")]
+    Vote(VoteError),
+    /// The caller looked at something else.
+    #[error("the hash is not that of this request; look at it again")]
+    OtherHash,
+    /// Too many wait.
+    #[error("{0} {1} requests for approval waiting, which is the most; withdraw some, or wait until they are decided")]
+    TooMany(&'static str, usize),
+}
+
+impl ApprovalProblem {
+    /// Whether it is about the state of things rather than about who asks.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Ended(_) | Self::Stale | Self::OtherRequest | Self::OtherHash => true,
+            Self::Vote(why) => matches!(why, VoteError::Ended(_) | VoteError::VotedBefore | VoteError::Full),
+            Self::Wanting(_) | Self::NotRequester | Self::TooMany(..) => false,
+        }
+    }
+}
+
 /// Why a caller may not.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
@@ -137,7 +211,11 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::NotFound(_) | Self::NoVersion { .. } | Self::Deleted { .. } => Outcome::NotFound,
-            Self::Denied(_) => Outcome::Denied,
+            Self::Denied(_) | Self::NeedsApproval(_) => Outcome::Denied,
+            Self::Asked(_) => Outcome::Ok,
+            Self::Approval(ApprovalProblem::TooMany(..)) => Outcome::RateLimited,
+            Self::Approval(problem) if problem.is_conflict() => Outcome::Conflict,
+            Self::Approval(_) => Outcome::Denied,
             Self::Conflict(_) => Outcome::Conflict,
             Self::Invalid { .. } | Self::AnswerTooLarge { .. } | Self::AnswerFull | Self::Version(_) => Outcome::Invalid,
             Self::RateLimited => Outcome::RateLimited,
@@ -196,6 +274,12 @@ impl From<VersionError> for Error {
 impl From<RightsError> for Error {
     fn from(error: RightsError) -> Self {
         Self::Denied(Refusal::Rights(error))
+    }
+}
+
+impl From<RuleError> for Error {
+    fn from(error: RuleError) -> Self {
+        Self::invalid("rules", error)
     }
 }
 

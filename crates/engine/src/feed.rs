@@ -4,7 +4,7 @@
 //! A subscription sees every change in its scope after its start, in order, or is told that it was cut off. Publishing
 //! costs what the followers of the changed keys cost, not what all followers cost.
 
-use claviger_domain::{Acl, KeyId, KeyMeta, Prefix, PrefixGrant, Revision};
+use claviger_domain::{Acl, ApprovalId, KeyId, KeyMeta, Prefix, PrefixGrant, Revision};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -52,6 +52,8 @@ pub enum Subject {
         /// After.
         after: Option<Arc<PrefixGrant>>,
     },
+    /// A request for approval, which nobody follows here.
+    Approval(ApprovalId),
 }
 
 /// What an event remembers of a key: enough to judge who is told what. Never its data, not even sealed: thousands of events
@@ -116,7 +118,7 @@ impl Event {
             Subject::Key { before: Some(before), after: Some(after), .. } => {
                 before.acl != after.acl || before.separate_duties != after.separate_duties
             }
-            Subject::Key { .. } => false,
+            Subject::Key { .. } | Subject::Approval(_) => false,
             Subject::Prefix { .. } => true,
         }
     }
@@ -153,6 +155,7 @@ impl WatchScope {
         match &event.subject {
             Subject::Key { id, .. } => self.covers(id),
             Subject::Prefix { prefix, .. } => self.meets(prefix),
+            Subject::Approval(_) => false,
         }
     }
 
@@ -278,6 +281,7 @@ impl Index {
                 let of_prefixes = self.by_prefix.iter().filter(|(p, _)| is_related(p, prefix)).map(|(_, slots)| slots);
                 of_ids.chain(of_prefixes).flatten().for_each(|slot| slot.push(&event));
             }
+            Subject::Approval(_) => {}
         }
     }
 

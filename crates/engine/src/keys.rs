@@ -1,16 +1,17 @@
 //! Use cases on one key: read, create, add a version, change a version's state, change metadata, delete.
 
+use crate::approvals::{Cleared, needed_alone};
 use crate::commit::Apply;
 use crate::memory::{Entry, SealedVersion, Tables};
 use crate::overlay::Ahead;
 use crate::start::Engine;
-use crate::{Conflict, Error, Note, Refusal, Surface};
+use crate::{ApprovalProblem, Conflict, Error, Note, Refusal, Surface};
 use claviger_crypto::{Tombstone, add, negate, random};
 use claviger_domain::audit::{Action, Outcome, Record, RightsChange, Subject};
 use claviger_domain::{
-    Acl, Caller, Capabilities, Capability, Created, Generation, Grant, Incarnation, KeyId, KeyKind, KeyMeta, KeyPolicy, KeyRef, Labels,
-    Permit, PrefixGrant, Preset, Principal, Revision, SecretBytes, Timestamp, Transition, Version, VersionId, VersionState, Versions,
-    authorize, cap, may_create,
+    Acl, Approving, Caller, Capabilities, Capability, Created, Deed, Generation, Grant, Incarnation, KeyId, KeyKind, KeyMeta, KeyPolicy,
+    KeyRef, Labels, Permit, PrefixGrant, Preset, Principal, Revision, Rules, SecretBytes, Select, Timestamp, Transition, Version,
+    VersionId, VersionState, Versions, authorize, cap, may_create, rules_difference,
 };
 use claviger_ports::{Change, DigestDelta, Effect, Expected, Sealed, Target, VersionRow, Write};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -21,19 +22,6 @@ const TRIES: usize = 64;
 
 /// Destroyed versions whose records a key keeps.
 const DESTROYED: usize = 64;
-
-/// Which versions a reader wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Select {
-    /// The primary one.
-    Primary,
-    /// Primary and active ones.
-    Active,
-    /// All that are not destroyed.
-    All,
-    /// Just this one, whatever its state.
-    One(VersionId),
-}
 
 /// A key as read.
 pub struct ReadKey {
@@ -168,11 +156,13 @@ pub(crate) struct Edit {
     pub(crate) added: Vec<VersionRow>,
     pub(crate) destroyed: Vec<VersionId>,
     pub(crate) version: Option<VersionId>,
+    /// What others may have to agree to; none for what no rule can guard.
+    pub(crate) deed: Option<Deed>,
 }
 
 impl Edit {
     pub(crate) fn meta(meta: KeyMeta) -> Self {
-        Self { meta, added: Vec::new(), destroyed: Vec::new(), version: None }
+        Self { meta, added: Vec::new(), destroyed: Vec::new(), version: None, deed: None }
     }
 }
 
@@ -182,12 +172,19 @@ impl Engine {
     /// # Errors
     /// Any of [`Error`]; the refusal is recorded as well.
     pub async fn read(&self, caller: &Caller, surface: Surface, id: &str, select: Select) -> Result<ReadKey, Error> {
-        match self.open(caller, id, select, self.settings.max_answer).await {
-            Ok((read, allowed_by)) => {
+        match self.open(caller, id, select, self.settings.max_answer, Some(surface)).await {
+            Ok((read, allowed_by, cleared)) => {
                 let versions = read.version_ids();
                 let subjects = [Subject { key: id, versions: &versions }];
                 let note = Note { caller, surface, action: Action::Read, subjects: &subjects };
-                self.done_by(&note, Some(read.entry.revision), None, allowed_by.as_deref()).await?;
+                match cleared {
+                    Cleared::Free => self.done_by(&note, Some(read.entry.revision), None, allowed_by.as_deref()).await?,
+                    by => {
+                        let deed = Deed::Read { key: read.entry.meta.id.clone(), select };
+                        let (revision, by) = (read.entry.revision, (Some(&deed), &by));
+                        Box::pin(self.done_cleared(&note, revision, None, allowed_by.as_deref(), "", by)).await?;
+                    }
+                }
                 Ok(read)
             }
             Err(error) => {
@@ -256,9 +253,10 @@ impl Engine {
             self.permit::<cap::Read>(caller, id).await?;
             return Err(Error::AnswerFull);
         }
-        let opened = self.open(caller, id, bulk.select, *room).await;
+        // What needs approval is read alone.
+        let opened = self.open(caller, id, bulk.select, *room, None).await;
         match opened {
-            Ok((read, allowed_by)) => {
+            Ok((read, allowed_by, _)) => {
                 *room -= read.versions.iter().map(|(_, data)| data.len()).sum::<usize>();
                 Ok((read, allowed_by))
             }
@@ -296,12 +294,21 @@ impl Engine {
     }
 
     /// Everything of a read except its record, and whose word allowed it where the grants did not.
-    /// Its data may have `room` bytes.
-    async fn open(&self, caller: &Caller, id: &str, select: Select, mut room: usize) -> Result<(ReadKey, AllowedBy), Error> {
+    /// Its data may have `room` bytes. Where `alone` names the surface of a read of this key alone, it may rest on an approval,
+    /// which is used up, durably, when this returns.
+    async fn open(
+        &self,
+        caller: &Caller,
+        id: &str,
+        select: Select,
+        mut room: usize,
+        alone: Option<Surface>,
+    ) -> Result<(ReadKey, AllowedBy, Cleared), Error> {
         let (entry, permit) = self.permit::<cap::Read>(caller, id).await?;
         if !entry.meta.kind.is_read() {
             return Err(Error::Denied(Refusal::UsedNotRead(entry.meta.kind)));
         }
+        let cleared = self.clear_read(caller, &entry, select, alone).await?;
         let chosen = choose(&entry.meta, select, self.now())?;
         let ring = self.ring();
         let mut versions = Vec::with_capacity(chosen.len());
@@ -322,7 +329,36 @@ impl Engine {
             room = room.checked_sub(plain.len()).ok_or(Error::AnswerTooLarge { max: self.settings.max_answer })?;
             versions.push((version, plain));
         }
-        Ok((ReadKey { entry, versions }, permit.allowed_by().cloned()))
+        if let Cleared::By(used) = &cleared {
+            Box::pin(self.consume(caller, used)).await?;
+            self.check_unchanged(&entry)?;
+        }
+        Ok((ReadKey { entry, versions }, permit.allowed_by().cloned(), cleared))
+    }
+
+    /// The gate before a read. Nearly always there is no rule, so that must cost next to nothing.
+    async fn clear_read(&self, caller: &Caller, entry: &Entry, select: Select, alone: Option<Surface>) -> Result<Cleared, Error> {
+        let meta = &entry.meta;
+        let is_ruled = !meta.rules.is_empty() || self.memory.read(|t| t.has_rules_above(&meta.id));
+        let is_plain = *caller.approval() == Approving::Plain;
+        if !is_ruled && (is_plain || alone.is_none()) {
+            return Ok(Cleared::Free);
+        }
+        let deed = Deed::Read { key: meta.id.clone(), select };
+        match alone {
+            Some(surface) => Box::pin(self.clear(caller, surface, deed, (meta.incarnation, meta.generation), &meta.rules)).await,
+            None => match self.memory.read(|t| t.guarding(&deed, &meta.rules)) {
+                rules if rules.is_empty() => Ok(Cleared::Free),
+                rules => Err(needed_alone(&deed, rules)),
+            },
+        }
+    }
+
+    /// Whether a key is what it was when a read began that rests on an approval.
+    fn check_unchanged(&self, entry: &Entry) -> Result<(), Error> {
+        let (id, read) = (&entry.meta.id, (entry.meta.incarnation, entry.meta.generation));
+        let now = self.memory.read(|t| t.find(id.as_str()).map(|e| (e.meta.incarnation, e.meta.generation)))?;
+        if now == read { Ok(()) } else { Err(ApprovalProblem::Stale.into()) }
     }
 
     async fn stored(&self, key: &KeyRef, version: VersionId) -> Result<(Sealed, Sealed), Error> {
@@ -357,6 +393,7 @@ impl Engine {
     }
 
     async fn create_unrecorded(&self, caller: &Caller, new: NewKey) -> Result<Added, Error> {
+        self.clear_unguarded(caller)?;
         let allowed = !new.owners.is_empty() || self.may_create(caller, &new.id);
         if !allowed {
             return Err(Error::Denied(Refusal::Create));
@@ -373,6 +410,7 @@ impl Engine {
             expected: Expected::Absent,
             digest: add(key_digest, sealed.digest),
             effect: Effect::PutKey { row, added: vec![data], destroyed: Vec::new() },
+            uses: None,
             change: self.change(caller, Action::Create),
         };
         let entry = Entry {
@@ -435,6 +473,7 @@ impl Engine {
             separate_duties: new.separate_duties,
             max_lifetime: new.max_lifetime,
             description: new.description.as_str().into(),
+            rules: Rules::default(),
             labels: new.labels.clone(),
             created: Created { at: now, by: caller.name().into() },
         };
@@ -476,7 +515,8 @@ impl Engine {
             let versions = if promote { added.apply(version, Transition::Promote)? } else { added };
             let row = self.ring().seal_version(&entry.meta.key_ref(), entry.meta.kind, version, data.bytes())?;
             let meta = KeyMeta { versions, ..entry.meta.clone() };
-            Ok(Some(Edit { added: vec![row], version: Some(version), ..Edit::meta(meta) }))
+            let deed = promote.then(|| Deed::Promote { key: meta.id.clone(), version });
+            Ok(Some(Edit { added: vec![row], version: Some(version), deed, ..Edit::meta(meta) }))
         })
         .await
     }
@@ -523,9 +563,15 @@ impl Engine {
         let change = |entry: &Entry| {
             let versions = entry.meta.versions.apply(version, to)?;
             let destroyed = if to == Transition::Destroy { vec![version] } else { Vec::new() };
+            let key = entry.meta.id.clone();
+            let deed = match to {
+                Transition::Promote => Some(Deed::Promote { key, version }),
+                Transition::Destroy => Some(Deed::Destroy { key, version }),
+                Transition::Deactivate | Transition::Reactivate => None,
+            };
             let meta = KeyMeta { versions, ..entry.meta.clone() };
             meta.check_min_version()?;
-            Ok(Some(Edit { destroyed, version: Some(version), ..Edit::meta(meta) }))
+            Ok(Some(Edit { destroyed, version: Some(version), deed, ..Edit::meta(meta) }))
         };
         let action = match to {
             Transition::Promote => Action::Promote,
@@ -556,6 +602,7 @@ impl Engine {
             // Only what this operation is for may differ: versions, rights and identity have operations of their own.
             let meta = KeyMeta {
                 acl: entry.meta.acl.clone(),
+                rules: entry.meta.rules.clone(),
                 versions: entry.meta.versions.clone(),
                 id: entry.meta.id.clone(),
                 incarnation: entry.meta.incarnation,
@@ -581,10 +628,11 @@ impl Engine {
     pub async fn delete(&self, caller: &Caller, surface: Surface, id: &str, precondition: Precondition) -> Result<Revision, Error> {
         let subjects = [Subject { key: id, versions: &[] }];
         let note = Note { caller, surface, action: Action::Delete, subjects: &subjects };
-        match self.delete_unrecorded(caller, id, precondition).await {
-            Ok((revision, acl, allowed_by)) => {
+        match self.delete_unrecorded(caller, surface, id, precondition).await {
+            Ok((revision, acl, allowed_by, (deed, cleared))) => {
                 let rights = RightsChange { old: &acl, new: &Acl::default() };
-                self.done_by(&note, Some(revision), Some(rights), allowed_by.as_deref()).await?;
+                let by = (Some(&deed), &cleared);
+                self.done_cleared(&note, revision, Some(rights), allowed_by.as_deref(), "", by).await?;
                 Ok(revision)
             }
             Err(Error::Damaged { why, .. }) if precondition == Precondition::Any => self.delete_damaged(&note, &why).await,
@@ -592,7 +640,13 @@ impl Engine {
         }
     }
 
-    async fn delete_unrecorded(&self, caller: &Caller, id: &str, precondition: Precondition) -> Result<(Revision, Acl, AllowedBy), Error> {
+    async fn delete_unrecorded(
+        &self,
+        caller: &Caller,
+        surface: Surface,
+        id: &str,
+        precondition: Precondition,
+    ) -> Result<(Revision, Acl, AllowedBy, (Deed, Cleared)), Error> {
         self.permit::<cap::Admin>(caller, id).await?;
         let _turn = self.turn(id).await;
         self.overlay.settle(id).await;
@@ -602,10 +656,12 @@ impl Engine {
             if !precondition.holds(meta.incarnation, meta.generation) {
                 return Err(Error::Conflict(Conflict::Changed));
             }
+            let deed = Deed::Delete { key: meta.id.clone() };
+            let cleared = self.clear(caller, surface, deed.clone(), (meta.incarnation, meta.generation), &meta.rules).await?;
             let last = (&meta.acl, meta.separate_duties);
             let (write, tombstone) = self.burial(caller, permit.key().clone(), meta.generation, last, entry.counted());
-            match self.submit(write, Apply::Delete(Box::new(tombstone))).await {
-                Ok(revision) => return Ok((revision, meta.acl.clone(), permit.allowed_by().cloned())),
+            match self.submit_cleared(write, Apply::Delete(Box::new(tombstone)), &cleared).await {
+                Ok(revision) => return Ok((revision, meta.acl.clone(), permit.allowed_by().cloned(), (deed, cleared))),
                 Err(Error::Conflict(_)) if precondition == Precondition::Any => {}
                 Err(error) => return Err(error),
             }
@@ -633,6 +689,7 @@ impl Engine {
             expected: Expected::At(tombstone.key.incarnation, generation),
             digest: add(ring.digest_tombstone(&row), negate(counted)),
             effect: Effect::DeleteKey(row),
+            uses: None,
             change: self.change(caller, Action::Delete),
         };
         (write, tombstone)
@@ -649,8 +706,8 @@ impl Engine {
         precondition: Precondition,
         work: impl Fn(&Entry) -> Result<Option<Edit>, Error>,
     ) -> Result<Added, Error> {
-        match self.edit_unrecorded::<C>(caller, action, id, precondition, work).await {
-            Ok((added, before, allowed_by)) => {
+        match self.edit_unrecorded::<C>(caller, surface, action, id, precondition, work).await {
+            Ok((added, before, allowed_by, (deed, cleared))) => {
                 let versions: Vec<_> = added.version.into_iter().collect();
                 let subjects = [Subject { key: id, versions: &versions }];
                 let changed = before.meta.acl != added.meta.acl;
@@ -661,7 +718,9 @@ impl Engine {
                     let record = note.record(self, Outcome::Ok, "", Some(added.revision), None);
                     self.note(&Record { allowed_by: allowed_by.as_deref(), ..record }).await?;
                 } else {
-                    self.done_by(&note, Some(added.revision), rights, allowed_by.as_deref()).await?;
+                    let ruled = rules_difference(&before.meta.rules, &added.meta.rules).join("; ");
+                    let by = (deed.as_ref(), &cleared);
+                    self.done_cleared(&note, added.revision, rights, allowed_by.as_deref(), &ruled, by).await?;
                 }
                 Ok(added)
             }
@@ -675,11 +734,12 @@ impl Engine {
     async fn edit_unrecorded<C: cap::Kind>(
         &self,
         caller: &Caller,
+        surface: Surface,
         action: Action,
         id: &str,
         precondition: Precondition,
         work: impl Fn(&Entry) -> Result<Option<Edit>, Error>,
-    ) -> Result<(Added, Arc<Entry>, AllowedBy), Error> {
+    ) -> Result<(Added, Arc<Entry>, AllowedBy, (Option<Deed>, Cleared)), Error> {
         // Before the turn, so that strangers cannot queue up for it; and again under it.
         self.permit::<C>(caller, id).await?;
         for _ in 0..TRIES {
@@ -699,27 +759,63 @@ impl Engine {
                     }
                     let Some(edit) = work(&before)? else {
                         let added = Added { meta: before.meta.clone(), revision: before.revision, version: None };
-                        return Ok((added, before, permit.allowed_by().cloned()));
+                        return Ok((added, before, permit.allowed_by().cloned(), (None, Cleared::Free)));
                     };
                     (before, edit, permit.key().clone(), permit.allowed_by().cloned())
                 }
             };
-            let version = edit.version;
+            let (version, deed) = (edit.version, edit.deed.clone());
+            let cleared = match (&deed, ahead.take()) {
+                // What rests on an approval is worked out on what stands.
+                (Some(deed), Some(unsettled)) if self.is_guarded(deed, &before.meta.rules) || *caller.approval() != Approving::Plain => {
+                    drop(turn);
+                    unsettled.settled().await;
+                    continue;
+                }
+                (deed, built_on) => {
+                    ahead = built_on;
+                    self.clear_edit(caller, surface, action, deed.clone(), &before).await?
+                }
+            };
             let (write, entry) = self.prepare(caller, action, &before, edit, &key).await?;
             let meta = entry.meta.clone();
             let on_its_way = self.overlay.begin(entry.copy(), ahead.as_ref());
-            let answer = self.enqueue(write, Apply::Put(Box::new(entry))).await?;
+            let (write, uses) = cleared.attach(write);
+            let answer = self.enqueue(write, Apply::Put(Box::new(entry)), uses).await?;
             drop(turn);
             match answer.await {
                 Ok(revision) => {
                     on_its_way.arrived();
-                    return Ok((Added { meta, revision, version }, before, allowed_by));
+                    return Ok((Added { meta, revision, version }, before, allowed_by, (deed, cleared)));
                 }
                 Err(Error::Conflict(_)) if precondition == Precondition::Any => {}
                 Err(error) => return Err(error),
             }
         }
         Err(Error::Conflict(Conflict::Changed))
+    }
+
+    /// The gate before a change of a key.
+    async fn clear_edit(
+        &self,
+        caller: &Caller,
+        surface: Surface,
+        action: Action,
+        deed: Option<Deed>,
+        before: &Entry,
+    ) -> Result<Cleared, Error> {
+        let meta = &before.meta;
+        let Some(deed) = deed else { return self.clear_unguarded(caller).map(|()| Cleared::Free) };
+        let is_addition = action == Action::AddVersion;
+        if is_addition && !caller.breaks_glass() && self.is_guarded(&deed, &meta.rules) {
+            // Nobody can agree to data that he must not see; and a version that is there has a name.
+            let rule = format!("to promote a version of `{}` needs approval: add it without promoting it, then ask to promote it", meta.id);
+            return Err(Error::invalid("promote", rule));
+        }
+        if is_addition && *caller.approval() != Approving::Plain {
+            return self.clear_unguarded(caller).map(|()| Cleared::Free);
+        }
+        Box::pin(self.clear(caller, surface, deed, (meta.incarnation, meta.generation), &meta.rules)).await
     }
 
     /// A change worked out on what is on its way to the key; none where that does not allow it, or comes to no change.
@@ -746,7 +842,7 @@ impl Engine {
 
     /// Seals an edit into a write, and the entry that memory will show.
     async fn prepare(&self, caller: &Caller, action: Action, before: &Entry, edit: Edit, key: &KeyRef) -> Result<(Write, Entry), Error> {
-        let Edit { meta, added, destroyed, version: _ } = edit;
+        let Edit { meta, added, destroyed, version: _, deed: _ } = edit;
         let meta = KeyMeta { generation: before.meta.generation.next(), ..meta };
         if meta.acl != before.meta.acl {
             meta.acl.check_length()?;
@@ -772,6 +868,7 @@ impl Engine {
             target: Target::Key(meta.id.clone()),
             expected: Expected::At(before.meta.incarnation, before.meta.generation),
             effect: Effect::PutKey { row, added, destroyed },
+            uses: None,
             digest: delta,
             change: self.change(caller, action),
         };

@@ -3,6 +3,7 @@
 //! Every operation takes a [`Caller`], asks the domain whether it is allowed, and returns only
 //! when its audit record is durable ▲. Nothing here knows HTTP, SQL or Kubernetes.
 
+mod approvals;
 mod commit;
 mod error;
 mod feed;
@@ -19,12 +20,15 @@ mod telling;
 #[cfg(test)]
 mod tests;
 
+pub use approvals::{Notice, PlacedRules, Ran, ShownApproval, Verdict};
+pub use claviger_domain::Select;
 pub use commit::CommitCounts;
-pub use error::{Conflict, Error, Refusal};
+pub use error::{ApprovalProblem, Conflict, Error, Needed, Refusal};
 pub use feed::{Event, KeyState, Subject as EventSubject, Subscription, Told, WatchScope};
-pub use keys::{Added, Material, NewKey, NewVersion, Precondition, ReadKey, Select};
+pub use keys::{Added, Material, NewKey, NewVersion, Precondition, ReadKey};
 pub use memory::Entry;
 pub use policy::{AccessPolicy, Policy, Question};
+pub use prefixes::PrefixEdit;
 pub use query::{Disclosure, KeyPage, Listed, Pattern, Reached};
 pub use rights::RightsEdit;
 pub use start::{CheckReport, Engine, Settings, StartReport, Started, check, initialise};
@@ -90,6 +94,10 @@ impl Engine {
 
     /// Records a refusal and gives it back, or the audit log's own failure.
     pub(crate) async fn refuse(&self, note: &Note<'_>, error: Error) -> Error {
+        // It has a record of its own.
+        if matches!(error, Error::Asked(_)) {
+            return error;
+        }
         let reason = error.to_string();
         let kept = self.audit.append(&note.record(self, error.outcome(), &reason, None, None));
         match kept.await {

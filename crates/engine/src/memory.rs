@@ -1,11 +1,12 @@
 //! What is served: all keys' records in memory, sealed, replaced one by one as changes commit. Plaintext is never here.
 
+use crate::approvals::Held;
 use crate::{Error, Refusal};
 use ahash::AHashMap;
 use claviger_crypto::{Tombstone, add};
 use claviger_domain::{
-    Acl, Caller, Capabilities, Generation, Incarnation, KeyId, KeyMeta, Prefix, PrefixGrant, Revision, VersionId, VersionState, permits,
-    permits_by,
+    Acl, ApprovalId, Caller, Capabilities, Generation, Incarnation, KeyId, KeyMeta, Prefix, PrefixGrant, Revision, Rules, VersionId,
+    VersionState, permits, permits_by,
 };
 use claviger_ports::{DigestDelta, Sealed, Target};
 use parking_lot::RwLock;
@@ -61,6 +62,8 @@ pub(crate) struct Wreck {
     pub(crate) entry: Option<Arc<Entry>>,
     /// What a record that does not authenticate says of its grants. Whom it names is told of the damage, and nothing else.
     pub(crate) claimed: Acl,
+    /// What such a record says of its rules: they are enforced, since a rule too many does less harm than one too few.
+    pub(crate) claimed_rules: Rules,
 }
 
 /// Keys whose versions are damaged or lost.
@@ -85,6 +88,12 @@ pub(crate) struct Tables {
     pub(crate) torn: Torn,
     /// Grants that do not authenticate; they do not count.
     pub(crate) damaged_grants: BTreeMap<Prefix, Wreck>,
+    /// Requests for approval.
+    pub(crate) approvals: BTreeMap<ApprovalId, Arc<Held>>,
+    /// Keys with rules of approval of their own.
+    pub(crate) ruled: BTreeSet<KeyId>,
+    /// The rules of prefixes, damaged ones' too.
+    pub(crate) prefix_rules: BTreeMap<Prefix, Rules>,
 }
 
 impl Wreck {
@@ -166,12 +175,18 @@ impl Tables {
                 Slot::Good(_) | Slot::Doubtful(_) => None,
             },
             Target::Prefix(prefix) => self.damaged_grants.get_mut(prefix),
+            Target::Approval(_) => None,
         }
     }
 
     pub(crate) fn put(&mut self, id: KeyId, slot: Slot) {
         self.order.insert(id.clone());
         self.damaged.remove(&id);
+        match &slot {
+            Slot::Good(entry) if entry.meta.rules.is_empty() => drop(self.ruled.remove(&id)),
+            Slot::Good(_) => drop(self.ruled.insert(id.clone())),
+            Slot::Damaged(_) | Slot::Doubtful(_) => {}
+        }
         self.keys.insert(id, slot);
     }
 
@@ -185,6 +200,8 @@ impl Tables {
                 below.iter().for_each(|id| self.doubt_key(id));
                 self.doubtful.push(prefix.clone());
             }
+            // Nothing is committed while there is a doubt, so nothing rests on one until all is read anew.
+            Target::Approval(_) => {}
         }
     }
 
@@ -198,6 +215,7 @@ impl Tables {
     pub(crate) fn remove(&mut self, id: &KeyId) {
         self.order.remove(id);
         self.damaged.remove(id);
+        self.ruled.remove(id);
         self.keys.remove(id);
         let was_torn = self.torn.keys.remove(id);
         if was_torn && self.torn.keys.is_empty() {
@@ -307,6 +325,7 @@ mod tests {
             separate_duties: false,
             max_lifetime: None,
             description: "".into(),
+            rules: claviger_domain::Rules::default(),
             labels: Labels::default(),
             created: Created { at: Timestamp(0), by: "x".into() },
         };
@@ -331,6 +350,7 @@ mod tests {
                 prefix: prefix.clone(),
                 acl: acl(who, capabilities),
                 any_user_creates: true,
+                rules: claviger_domain::Rules::default(),
                 incarnation: Incarnation(1),
                 generation: Generation::FIRST,
             };
@@ -347,6 +367,7 @@ mod tests {
                 excess: DigestDelta::default(),
                 entry: known,
                 claimed,
+                claimed_rules: Rules::default(),
             };
             tables.put(id.clone(), Slot::Damaged(Arc::new(wreck)));
             for (who, knows) in [("lead", true), ("reader", readers_know), ("creator", false), ("stranger", false)] {

@@ -1,5 +1,6 @@
 //! Use cases on prefixes: rights on all keys below one, and who may create there.
 
+use crate::approvals::Cleared;
 use crate::commit::Apply;
 use crate::keys::{Precondition, new_incarnation};
 use crate::memory::{Granted, Tables, Wreck, in_doubt};
@@ -8,13 +9,39 @@ use crate::{Conflict, Error, Note, Refusal, Surface};
 use claviger_crypto::{add, negate};
 use claviger_domain::audit::{Action, RightsChange, Subject};
 use claviger_domain::{
-    Acl, Caller, Capabilities, Capability, Generation, Identity, Incarnation, KeyId, Prefix, PrefixGrant, Revision, RightsError,
+    Acl, Caller, Capabilities, Capability, Deed, Generation, Identity, Incarnation, KeyId, Prefix, PrefixGrant, Revision, RightsError,
+    Rules, rules_difference,
 };
 use claviger_ports::{DigestDelta, Effect, Expected, Target, Write};
 use std::sync::Arc;
 
 /// What stands where there is no grant.
-const NOTHING: (Incarnation, Generation) = (Incarnation(0), Generation(0));
+pub(crate) const NOTHING: (Incarnation, Generation) = (Incarnation(0), Generation(0));
+
+/// A change of what stands on a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PrefixEdit {
+    /// The grants are replaced, and whether any user may create keys; with `None` they are removed, and the rules with them.
+    Grants(Option<(Acl, bool)>),
+    /// The rules of approval are replaced.
+    Rules(Rules),
+}
+
+impl From<Option<(Acl, bool)>> for PrefixEdit {
+    fn from(grants: Option<(Acl, bool)>) -> Self {
+        Self::Grants(grants)
+    }
+}
+
+/// What a change of a prefix comes to.
+struct Done {
+    revision: Revision,
+    standing: Option<(Incarnation, Generation)>,
+    acl: (Acl, Acl),
+    rules: (Rules, Rules),
+    deed: Deed,
+    cleared: Cleared,
+}
 
 /// What stands at a prefix before a change.
 struct Standing {
@@ -97,7 +124,7 @@ impl Engine {
         }
     }
 
-    /// Sets or, with `None`, removes the grants on a prefix, and says what stands after it. Takes the right to administer it
+    /// Changes or removes the grants on a prefix, or its rules, and says what stands after it. Takes the right to administer it
     /// or a shorter one; nobody raises his own rights ▲.
     ///
     /// # Errors
@@ -107,16 +134,17 @@ impl Engine {
         caller: &Caller,
         surface: Surface,
         prefix: &Prefix,
-        new: Option<(Acl, bool)>,
+        edit: impl Into<PrefixEdit>,
         precondition: Precondition,
     ) -> Result<(Revision, Option<(Incarnation, Generation)>), Error> {
         let name = format!("{prefix}*");
         let subjects = [Subject { key: &name, versions: &[] }];
         let note = Note { caller, surface, action: Action::ChangePrefix, subjects: &subjects };
-        let after = new.as_ref().map(|(acl, _)| acl.clone()).unwrap_or_default();
-        match self.change_prefix_unrecorded(caller, prefix, new, precondition).await {
-            Ok((revision, standing, before)) => {
-                self.done(&note, Some(revision), Some(RightsChange { old: &before, new: &after })).await?;
+        match self.change_prefix_unrecorded(caller, surface, prefix, edit.into(), precondition).await {
+            Ok(Done { revision, standing, acl: (old, new), rules: (old_rules, new_rules), deed, cleared }) => {
+                let rights = RightsChange { old: &old, new: &new };
+                let ruled = rules_difference(&old_rules, &new_rules).join("; ");
+                self.done_cleared(&note, revision, Some(rights), None, &ruled, (Some(&deed), &cleared)).await?;
                 Ok((revision, standing))
             }
             Err(error) => Err(self.refuse(&note, error).await),
@@ -126,10 +154,11 @@ impl Engine {
     async fn change_prefix_unrecorded(
         &self,
         caller: &Caller,
+        surface: Surface,
         prefix: &Prefix,
-        new: Option<(Acl, bool)>,
+        edit: PrefixEdit,
         precondition: Precondition,
-    ) -> Result<(Revision, Option<(Incarnation, Generation)>, Acl), Error> {
+    ) -> Result<Done, Error> {
         // Before the wait, so that strangers cannot queue up; and after it, since the right may have been revoked meanwhile.
         self.require_prefix_admin(caller, prefix)?;
         let _turn = self.turn(prefix.as_str()).await;
@@ -139,22 +168,27 @@ impl Engine {
         if !precondition.holds(incarnation, generation) {
             return Err(Error::Conflict(Conflict::Changed));
         }
+        let deed = deed_of(prefix, &edit);
+        let new = after(old.as_deref(), edit);
         let old_acl = old.as_ref().map(|g| g.acl.clone()).unwrap_or_default();
-        let new_acl = new.as_ref().map(|(acl, _)| acl.clone()).unwrap_or_default();
+        let new_acl = new.as_ref().map(|(acl, ..)| acl.clone()).unwrap_or_default();
+        let rules = |of: Option<&Rules>| of.cloned().unwrap_or_default();
+        let rules = (rules(old.as_ref().map(|g| &g.rules)), rules(new.as_ref().map(|(.., rules)| rules)));
         PrefixGrant::check_change(&old_acl, &new_acl, caller)?;
-        let opens = new.as_ref().is_some_and(|(_, any)| *any) && !old.as_ref().is_some_and(|g| g.any_user_creates);
+        let opens = new.as_ref().is_some_and(|(_, any, _)| *any) && !old.as_ref().is_some_and(|g| g.any_user_creates);
         if opens {
             self.check_opening(caller, prefix)?;
         }
+        let cleared = self.clear(caller, surface, deed.clone(), (incarnation, generation), &Rules::default()).await?;
         let ring = self.ring();
         let gone = negate(counted);
         let mut standing = None;
         let (effect, apply, gained) = match new {
-            Some((acl, any_user_creates)) => {
+            Some((acl, any_user_creates, rules)) => {
                 let incarnation = if old.is_some() { incarnation } else { new_incarnation() };
                 let generation = generation.next();
                 standing = Some((incarnation, generation));
-                let grant = PrefixGrant { prefix: prefix.clone(), acl, any_user_creates, incarnation, generation };
+                let grant = PrefixGrant { prefix: prefix.clone(), acl, any_user_creates, rules, incarnation, generation };
                 let row = ring.seal_grant(&grant);
                 let gained = ring.digest_grant(&row);
                 (Effect::PutGrant(row), Apply::PutGrant(Box::new(grant), gained), gained)
@@ -167,11 +201,12 @@ impl Engine {
             target: Target::Prefix(prefix.clone()),
             expected,
             effect,
+            uses: None,
             digest: add(gained, gone),
             change: self.change(caller, Action::ChangePrefix),
         };
-        let revision = self.submit(write, apply).await?;
-        Ok((revision, standing, old_acl))
+        let revision = self.submit_cleared(write, apply, &cleared).await?;
+        Ok(Done { revision, standing, acl: (old_acl, new_acl), rules, deed, cleared })
     }
 
     /// The rule that any user may create gives that right to the user who makes the rule, too: he must have it already.
@@ -188,5 +223,23 @@ impl Engine {
     #[must_use]
     pub fn covering(&self, id: &KeyId) -> Vec<PrefixGrant> {
         self.memory.read(|t| t.covering(id).cloned().collect())
+    }
+}
+
+fn deed_of(prefix: &Prefix, edit: &PrefixEdit) -> Deed {
+    let prefix = prefix.clone();
+    match edit {
+        PrefixEdit::Grants(grants) => Deed::ChangePrefix { prefix, grants: grants.clone() },
+        PrefixEdit::Rules(rules) => Deed::ChangePrefixRules { prefix, rules: rules.clone() },
+    }
+}
+
+/// What stands on a prefix after a change: grants and rules stay when the other is changed. Nothing where both are gone.
+fn after(old: Option<&PrefixGrant>, edit: PrefixEdit) -> Option<(Acl, bool, Rules)> {
+    let (acl, any, rules) = old.map(|g| (g.acl.clone(), g.any_user_creates, g.rules.clone())).unwrap_or_default();
+    match edit {
+        PrefixEdit::Grants(None) => None,
+        PrefixEdit::Grants(Some((acl, any))) => Some((acl, any, rules)),
+        PrefixEdit::Rules(rules) => (!acl.grants().is_empty() || any || !rules.is_empty()).then_some((acl, any, rules)),
     }
 }

@@ -5,7 +5,7 @@ use crate::query::Disclosure;
 use crate::start::Engine;
 use crate::{Entry, Error, Note, Surface};
 use claviger_domain::audit::{Action, Subject};
-use claviger_domain::{Acl, Caller, Capabilities, KeyMeta, MAX_GRANTS, Principal, cap};
+use claviger_domain::{Acl, Caller, Capabilities, Deed, KeyMeta, MAX_GRANTS, Principal, cap};
 use std::sync::Arc;
 
 /// A change of an ACL.
@@ -75,7 +75,8 @@ impl Engine {
             allowed(&entry.meta, &acl)?;
             let meta = KeyMeta { acl, ..entry.meta.clone() };
             entry.meta.check_rights(&meta, caller)?;
-            Ok((meta != entry.meta).then(|| Edit::meta(meta)))
+            let deed = Deed::ChangeRights { key: meta.id.clone(), acl: meta.acl.clone() };
+            Ok((meta != entry.meta).then(|| Edit { deed: Some(deed), ..Edit::meta(meta) }))
         })
         .await
     }

@@ -1,5 +1,6 @@
 //! From a store to a running engine: reading every row, checking each one's MAC and the sum over all of them.
 
+use crate::approvals::Held;
 use crate::commit::{Committer, Sealer};
 use crate::feed::Feed;
 use crate::memory::{Entry, Granted, Grave, Memory, SealedVersion, Slot, Tables, Torn, Wreck};
@@ -7,11 +8,11 @@ use crate::{Conflict, Error};
 use claviger_crypto::{CryptoError, Head, KeyRing, RootOfTrust, add, negate, random};
 use claviger_domain::audit::{Action, Outcome, Record, Subject as AuditSubject};
 use claviger_domain::{
-    Acl, Clock, Generation, Grant, Incarnation, KeyId, RequestId, Revision, Timestamp, Version, VersionId, VersionState,
+    Acl, Clock, Generation, Grant, Incarnation, KeyId, RequestId, Revision, Rules, Timestamp, Version, VersionId, VersionState,
 };
 use claviger_ports::{
-    AuditError, AuditSink, BarrierRow, ChangeRow, DamagedRow, DigestDelta, GrantRow, HeadError, HeadRow, HeadSealer, KeyRow, Loaded,
-    LoadedVersion, Store, StoreError, Target, TombstoneRow,
+    ApprovalRow, AuditError, AuditSink, BarrierRow, ChangeRow, DamagedRow, DigestDelta, GrantRow, HeadError, HeadRow, HeadSealer, KeyRow,
+    Loaded, LoadedVersion, Store, StoreError, Target, TombstoneRow,
 };
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
@@ -34,6 +35,8 @@ pub struct Settings {
     pub default_grants: Vec<Grant>,
     /// Asked when the ACLs say no.
     pub policy: Option<crate::Policy>,
+    /// Who is told what becomes of requests for approval, if anybody.
+    pub notices: Option<mpsc::Sender<crate::Notice>>,
     /// Whether to start although rows were removed, added or rolled back behind Claviger's back.
     pub accept_tampering: bool,
 }
@@ -47,6 +50,7 @@ impl Default for Settings {
             inline_limit: 64 << 10,
             default_grants: Vec::new(),
             policy: None,
+            notices: None,
             accept_tampering: false,
         }
     }
@@ -208,12 +212,21 @@ impl Wreck {
             excess: DigestDelta::default(),
             entry: Some(entry),
             claimed: Acl::default(),
+            claimed_rules: Rules::default(),
         }
     }
 
     /// Of a record that is damaged itself.
     fn of(standing: (Incarnation, Generation), stands: DigestDelta, why: &str) -> Self {
-        Self { why: why.into(), standing, stands, excess: DigestDelta::default(), entry: None, claimed: Acl::default() }
+        Self {
+            why: why.into(),
+            standing,
+            stands,
+            excess: DigestDelta::default(),
+            entry: None,
+            claimed: Acl::default(),
+            claimed_rules: Rules::default(),
+        }
     }
 }
 
@@ -389,6 +402,9 @@ impl<'a> Loading<'a> {
                 self.digest = add(self.digest, digest);
                 let slot = match self.ring.open_key(&row) {
                     Ok(meta) => {
+                        if !meta.rules.is_empty() {
+                            self.tables.ruled.insert(row.id.clone());
+                        }
                         Slot::Good(Arc::new(Entry { meta, revision, born: Revision::default(), digest, sealed: Vec::with_capacity(1) }))
                     }
                     Err(why) => return self.take_damaged(row, digest, why.to_string()),
@@ -408,7 +424,10 @@ impl<'a> Loading<'a> {
                 let stands = self.ring.digest_grant(&row);
                 self.digest = add(self.digest, stands);
                 match self.ring.open_grant(&row) {
-                    Ok(grant) => drop(self.tables.grants.insert(row.prefix, Granted { grant: Arc::new(grant), digest: stands })),
+                    Ok(grant) => {
+                        self.tables.set_prefix_rules(&row.prefix, &grant.rules);
+                        self.tables.grants.insert(row.prefix, Granted { grant: Arc::new(grant), digest: stands });
+                    }
                     Err(why) => self.take_damaged_grant(row, stands, why.to_string()),
                 }
             }
@@ -419,6 +438,19 @@ impl<'a> Loading<'a> {
                     Ok(tombstone) => self.bury(tombstone, revision),
                     Err(why) => self.take_damaged_tombstone(&row, stands, why.to_string()),
                 }
+            }
+            Loaded::Approval(row, revision) => {
+                let digest = self.ring.digest_approval(&row);
+                self.digest = add(self.digest, digest);
+                match self.ring.open_approval(&row) {
+                    Ok(approval) => drop(self.tables.approvals.insert(row.id, Arc::new(Held { approval, digest, revision }))),
+                    Err(why) => self.take_damaged_approval(&row, digest, why.to_string()),
+                }
+            }
+            Loaded::Damaged(DamagedRow::Approval(row, why)) => {
+                let stands = self.ring.digest_approval(&row);
+                self.digest = add(self.digest, stands);
+                self.take_damaged_approval(&row, stands, why);
             }
             Loaded::Damaged(DamagedRow::Grant(row, why)) => {
                 let stands = self.ring.digest_grant(&row);
@@ -434,6 +466,9 @@ impl<'a> Loading<'a> {
     }
 
     fn take_damaged_grant(&mut self, row: GrantRow, stands: DigestDelta, why: String) {
+        if let Some(rules) = KeyRing::claimed_prefix_rules(&row) {
+            self.tables.set_prefix_rules(&row.prefix, &rules);
+        }
         let as_it_was = self.ring.digest_grant_as_it_was(&row);
         self.suspects.push(Suspect { of: Some(Target::Prefix(row.prefix.clone())), stands, as_it_was });
         self.others.push((format!("the grants of prefix `{}`", row.prefix), why.clone()));
@@ -446,11 +481,20 @@ impl<'a> Loading<'a> {
         self.others.push((format!("the tombstone of `{}`", row.key.id), why));
     }
 
+    /// Nothing is carried out on a damaged request: it is as if it had never been asked.
+    fn take_damaged_approval(&mut self, row: &ApprovalRow, stands: DigestDelta, why: String) {
+        self.suspects.push(Suspect { of: None, stands, as_it_was: self.ring.digest_approval_as_it_was(row) });
+        self.others.push((format!("the request for approval {}", row.id), why));
+    }
+
     fn take_damaged(&mut self, row: KeyRow, stands: DigestDelta, why: String) {
         let as_it_was = self.ring.digest_key_as_it_was(&row);
         self.suspects.push(Suspect { of: Some(Target::Key(row.id.clone())), stands, as_it_was });
-        let claimed = KeyRing::claimed_acl(&row).unwrap_or_default();
-        let wreck = Wreck { claimed, ..Wreck::of((row.incarnation, row.generation), stands, &why) };
+        let (claimed, claimed_rules) = KeyRing::claimed(&row).unwrap_or_default();
+        if !claimed_rules.is_empty() {
+            self.tables.ruled.insert(row.id.clone());
+        }
+        let wreck = Wreck { claimed, claimed_rules, ..Wreck::of((row.incarnation, row.generation), stands, &why) };
         self.damaged.push((row.id.clone(), why));
         self.ids.push(row.id.clone());
         self.tables.damaged.insert(row.id.clone());

@@ -151,6 +151,10 @@ impl Engine {
                 place.part = Part::Done;
                 of_key(event, id, before.as_ref(), after.as_ref(), grants, caller).into_iter().collect()
             }
+            Subject::Approval(_) => {
+                place.part = Part::Done;
+                Vec::new()
+            }
             Subject::Prefix { prefix, before, after } => {
                 let change = PrefixChange { event, prefix, before: before.as_deref(), caller };
                 if given(before.as_deref(), caller) == given(after.as_deref(), caller) {

@@ -10,6 +10,7 @@ pub mod suite;
 pub use audit::{AuditError, AuditSink, LogCheckpoint};
 pub use mem::{CHANGES_KEPT, HISTORY_LIMIT, MemStore};
 pub use rows::{
-    BarrierRow, ChangeRow, DamagedRow, DigestDelta, GrantRow, HeadRow, KeyRow, Loaded, LoadedVersion, Sealed, TombstoneRow, VersionRow,
+    ApprovalRow, BarrierRow, ChangeRow, DamagedRow, DigestDelta, GrantRow, HeadRow, KeyRow, Loaded, LoadedVersion, Sealed, TombstoneRow,
+    VersionRow,
 };
 pub use store::{Change, CommitOutcome, Effect, Expected, HeadError, HeadSealer, Store, StoreError, Target, Write};

@@ -3,9 +3,11 @@
 //! It passes the same contract suite as the durable ones. It keeps nothing when it is dropped and copies what it hands
 //! out, so it is no cache. The small rules that every store applies alike stand here too, after the tables.
 
-use crate::rows::{BarrierRow, ChangeRow, DigestDelta, GrantRow, HeadRow, KeyRow, Loaded, LoadedVersion, Sealed, TombstoneRow};
+use crate::rows::{
+    ApprovalRow, BarrierRow, ChangeRow, DigestDelta, GrantRow, HeadRow, KeyRow, Loaded, LoadedVersion, Sealed, TombstoneRow,
+};
 use crate::store::{CommitOutcome, Effect, Expected, HeadError, HeadSealer, Store, StoreError, Target, Write};
-use claviger_domain::{Generation, Incarnation, KeyId, KeyRef, Prefix, Revision, VersionId};
+use claviger_domain::{ApprovalId, Generation, Incarnation, KeyId, KeyRef, Prefix, Revision, VersionId};
 use futures::future::{BoxFuture, FutureExt, ready};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -40,6 +42,7 @@ struct Tables {
     history: BTreeMap<(KeyId, Incarnation), VecDeque<(KeyRow, Revision)>>,
     grants: BTreeMap<Prefix, (GrantRow, Revision)>,
     tombstones: BTreeMap<(KeyId, Incarnation), (TombstoneRow, Revision)>,
+    approvals: BTreeMap<ApprovalId, (ApprovalRow, Revision)>,
     changes: BTreeMap<Revision, ChangeRow>,
 }
 
@@ -176,19 +179,29 @@ impl Tables {
 
     /// Judges each write by what stands after the ones before it, and changes nothing.
     fn decide(&self, batch: &[Write], mut last: Revision) -> Vec<CommitOutcome> {
-        let mut standing: HashMap<&Target, Option<(Incarnation, Generation)>> = HashMap::new();
+        let mut standing: HashMap<Target, Option<(Incarnation, Generation)>> = HashMap::new();
         let mut outcomes = Vec::with_capacity(batch.len());
         for write in batch {
-            let there = standing.entry(&write.target).or_insert_with(|| self.standing(&write.target));
-            if !write.expected.holds(*there) {
+            let there = standing.get(&write.target).copied().unwrap_or_else(|| self.standing(&write.target));
+            let used = write.uses.as_ref().map(|row| (Target::Approval(row.id), row));
+            let is_unused = used.as_ref().is_none_or(|(target, row)| {
+                let there = standing.get(target).copied().unwrap_or_else(|| self.standing(target));
+                row.before().holds(there)
+            });
+            if !write.expected.holds(there) || !is_unused {
                 outcomes.push(CommitOutcome::Conflict);
                 continue;
             }
-            *there = match &write.effect {
+            if let Some((target, row)) = used {
+                standing.insert(target, Some(row.standing()));
+            }
+            let after = match &write.effect {
                 Effect::PutKey { row, .. } => Some((row.incarnation, row.generation)),
                 Effect::PutGrant(row) => Some((row.incarnation, row.generation)),
-                Effect::DeleteKey(_) | Effect::DeleteGrant => None,
+                Effect::PutApproval(row) => Some(row.standing()),
+                Effect::DeleteKey(_) | Effect::DeleteGrant | Effect::DropApproval => None,
             };
+            standing.insert(write.target.clone(), after);
             last = last.next();
             outcomes.push(CommitOutcome::Done(last));
         }
@@ -199,6 +212,7 @@ impl Tables {
         match target {
             Target::Key(id) => self.keys.get(id).map(|(row, _)| (row.incarnation, row.generation)),
             Target::Prefix(prefix) => self.grants.get(prefix).map(|(row, _)| (row.incarnation, row.generation)),
+            Target::Approval(id) => self.approvals.get(id).map(|(row, _)| row.standing()),
         }
     }
 
@@ -221,9 +235,17 @@ impl Tables {
             (Target::Prefix(prefix), Effect::DeleteGrant) => {
                 self.grants.remove(prefix);
             }
+            (Target::Approval(id), Effect::PutApproval(row)) => {
+                self.approvals.insert(*id, (row.clone(), at));
+            }
+            (Target::Approval(id), Effect::DropApproval) => {
+                self.approvals.remove(id);
+            }
             // The application never pairs these; a durable store writes just the change, too.
-            (Target::Key(_), Effect::PutGrant(_) | Effect::DeleteGrant)
-            | (Target::Prefix(_), Effect::PutKey { .. } | Effect::DeleteKey(_)) => {}
+            (Target::Key(_) | Target::Prefix(_) | Target::Approval(_), _) => {}
+        }
+        if let Some(row) = &write.uses {
+            self.approvals.insert(row.id, (ApprovalRow::clone(row), at));
         }
         self.changes.insert(at, write.change_row(at));
         if self.changes.len() as u64 > CHANGES_KEPT {
@@ -257,7 +279,8 @@ impl Tables {
         });
         let grants = self.grants.values().map(|(row, at)| Loaded::Grant(row.clone(), *at));
         let tombstones = self.tombstones.values().map(|(row, at)| Loaded::Tombstone(row.clone(), *at));
-        keys.chain(versions).chain(grants).chain(tombstones).collect()
+        let approvals = self.approvals.values().map(|(row, at)| Loaded::Approval(row.clone(), *at));
+        keys.chain(versions).chain(grants).chain(tombstones).chain(approvals).collect()
     }
 }
 
@@ -285,6 +308,23 @@ impl Expected {
     }
 }
 
+impl ApprovalRow {
+    /// What a write compares.
+    #[must_use]
+    pub fn standing(&self) -> (Incarnation, Generation) {
+        (Incarnation(self.id.0), self.generation)
+    }
+
+    /// What must stand for this row to follow it.
+    #[must_use]
+    pub fn before(&self) -> Expected {
+        match self.generation {
+            Generation(0) | Generation::FIRST => Expected::Absent,
+            Generation(n) => Expected::At(Incarnation(self.id.0), Generation(n - 1)),
+        }
+    }
+}
+
 impl CommitOutcome {
     /// Where the write took place, if it did.
     #[must_use]
@@ -303,6 +343,7 @@ impl Write {
         let target = match &self.target {
             Target::Key(id) => id.as_str().to_owned(),
             Target::Prefix(prefix) => format!("{prefix}*"),
+            Target::Approval(id) => format!("approval {id}"),
         };
         ChangeRow {
             revision,

@@ -1,6 +1,6 @@
 //! Rows as the application hands them to a store. What is secret in them is sealed; what is not is authenticated.
 
-use claviger_domain::{Generation, Incarnation, KeyId, KeyRef, Prefix, RequestId, Revision, Timestamp, VersionId};
+use claviger_domain::{ApprovalId, Generation, Incarnation, KeyId, KeyRef, Prefix, RequestId, Revision, Timestamp, VersionId};
 use std::fmt;
 
 /// Ciphertext. A store carries it and owns no key to it ▲.
@@ -101,6 +101,19 @@ pub struct TombstoneRow {
     pub mac: Box<[u8]>,
 }
 
+/// A request for approval and what became of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ApprovalRow {
+    /// Its name; primary key of the table.
+    pub id: ApprovalId,
+    /// Which change of it.
+    pub generation: Generation,
+    /// The canonical bytes of the request, its votes and its end.
+    pub body: Box<[u8]>,
+    /// Authenticates `body`.
+    pub mac: Box<[u8]>,
+}
+
 /// One barrier key as wrapped by one root.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BarrierRow {
@@ -130,7 +143,7 @@ pub struct HeadRow {
 pub struct ChangeRow {
     /// Its place in the order.
     pub revision: Revision,
-    /// Key id, or prefix followed by `*`.
+    /// Key id, or prefix followed by `*`, or `approval` and its id.
     pub target: String,
     /// The action's name.
     pub what: String,
@@ -153,6 +166,8 @@ pub enum Loaded {
     Grant(GrantRow, Revision),
     /// A tombstone.
     Tombstone(TombstoneRow, Revision),
+    /// A request for approval.
+    Approval(ApprovalRow, Revision),
     /// A row that cannot be read whole.
     Damaged(DamagedRow),
 }
@@ -168,6 +183,8 @@ pub enum DamagedRow {
     Grant(GrantRow, String),
     /// A tombstone's, which counts as it stands.
     Tombstone(TombstoneRow, String),
+    /// A request for approval, which counts as it stands.
+    Approval(ApprovalRow, String),
     /// One that does not even say whose it is or what it holds; the first text names its kind.
     Other(String, String),
 }

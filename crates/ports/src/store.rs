@@ -1,7 +1,7 @@
 //! The store: rows in, rows out, and one order of commits.
 
-use crate::rows::{BarrierRow, ChangeRow, DigestDelta, GrantRow, HeadRow, KeyRow, Loaded, Sealed, TombstoneRow, VersionRow};
-use claviger_domain::{Generation, Incarnation, KeyId, KeyRef, Prefix, RequestId, Revision, Timestamp, VersionId};
+use crate::rows::{ApprovalRow, BarrierRow, ChangeRow, DigestDelta, GrantRow, HeadRow, KeyRow, Loaded, Sealed, TombstoneRow, VersionRow};
+use claviger_domain::{ApprovalId, Generation, Incarnation, KeyId, KeyRef, Prefix, RequestId, Revision, Timestamp, VersionId};
 use futures::future::BoxFuture;
 use thiserror::Error;
 
@@ -12,6 +12,8 @@ pub enum Target {
     Key(KeyId),
     /// A prefix's grants.
     Prefix(Prefix),
+    /// A request for approval. Its incarnation is its id.
+    Approval(ApprovalId),
 }
 
 /// What must stand in the store for a write to take place.
@@ -42,6 +44,10 @@ pub enum Effect {
     PutGrant(GrantRow),
     /// Removes a prefix's row.
     DeleteGrant,
+    /// Inserts or replaces the row of a request for approval.
+    PutApproval(ApprovalRow),
+    /// Removes the row of a request for approval.
+    DropApproval,
 }
 
 /// What the change table says of a write.
@@ -57,7 +63,7 @@ pub struct Change {
     pub at: Timestamp,
 }
 
-/// One atomic change of one key or prefix. It is the only way to write: compare and replace ▲.
+/// One atomic change of one key, prefix or request for approval, together with the approval that it rests on. It is the only way to write: compare and replace ▲.
 #[derive(Clone, Debug)]
 pub struct Write {
     /// What it changes.
@@ -66,6 +72,9 @@ pub struct Write {
     pub expected: Expected,
     /// What it does.
     pub effect: Effect,
+    /// The row, from now on, of the approval that it rests on: what stands must be one generation behind, or nothing is
+    /// written at all. So an approval is used once ▲.
+    pub uses: Option<Box<ApprovalRow>>,
     /// What the set digest gains when it takes place.
     pub digest: DigestDelta,
     /// What the change table says.
@@ -141,7 +150,7 @@ pub trait Store: Send + Sync {
     /// Writes the first head and the first barrier row into an empty store.
     fn initialise<'a>(&'a self, head: &'a HeadRow, barrier: &'a [BarrierRow]) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Delivers every key, version, grant and tombstone in chunks, keys before their versions; data longer than
+    /// Delivers every key, version, grant, tombstone and request for approval in chunks, keys before their versions; data longer than
     /// `inline_limit` bytes is left out. Returns the head that belongs to them.
     fn load<'a>(
         &'a self,

@@ -4,10 +4,10 @@
 //! What only some stores can suffer (full disks, foreign files, damage) is tested where those stores are.
 
 use crate::{
-    BarrierRow, Change, CommitOutcome, DigestDelta, Effect, Expected, GrantRow, HISTORY_LIMIT, HeadError, HeadRow, HeadSealer, KeyRow,
-    Loaded, LoadedVersion, Sealed, Store, StoreError, Target, TombstoneRow, VersionRow, Write,
+    ApprovalRow, BarrierRow, Change, CommitOutcome, DigestDelta, Effect, Expected, GrantRow, HISTORY_LIMIT, HeadError, HeadRow, HeadSealer,
+    KeyRow, Loaded, LoadedVersion, Sealed, Store, StoreError, Target, TombstoneRow, VersionRow, Write,
 };
-use claviger_domain::{Generation, Incarnation, KeyId, KeyRef, Prefix, RequestId, Revision, Timestamp, VersionId};
+use claviger_domain::{ApprovalId, Generation, Incarnation, KeyId, KeyRef, Prefix, RequestId, Revision, Timestamp, VersionId};
 use futures::future::{BoxFuture, join_all};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,6 +46,8 @@ macro_rules! store_suite {
             numbers_of_all_64_bits_come_back
             barrier_rows_are_added_and_never_replaced
             prefix_grants_are_kept_replaced_and_removed
+            approvals_are_kept_replaced_and_removed
+            an_approval_is_used_with_its_change_or_not_at_all
             reopening_keeps_everything
         );
     };
@@ -192,6 +194,8 @@ pub struct Contents {
     pub grants: Vec<(GrantRow, Revision)>,
     /// Tombstones.
     pub tombstones: Vec<(TombstoneRow, Revision)>,
+    /// Requests for approval.
+    pub approvals: Vec<(ApprovalRow, Revision)>,
     /// The largest chunk.
     pub largest_chunk: usize,
 }
@@ -215,6 +219,7 @@ impl Contents {
                 }
                 Loaded::Grant(row, at) => self.grants.push((row, at)),
                 Loaded::Tombstone(row, at) => self.tombstones.push((row, at)),
+                Loaded::Approval(row, at) => self.approvals.push((row, at)),
                 Loaded::Damaged(row) => panic!("{row:?} is damaged"),
             }
         }
@@ -294,16 +299,19 @@ pub fn write(target: Target, expected: Expected, effect: Effect) -> Write {
     let name = match &target {
         Target::Key(id) => id.as_str().len(),
         Target::Prefix(prefix) => prefix.as_str().len(),
+        Target::Approval(_) => 16,
     };
     let what = match &effect {
         Effect::PutKey { .. } => "put",
         Effect::DeleteKey(_) => "delete",
         Effect::PutGrant(_) => "grant",
         Effect::DeleteGrant => "ungrant",
+        Effect::PutApproval(_) => "ask",
+        Effect::DropApproval => "forget",
     };
     let digest = DigestDelta(std::array::from_fn(|i| (name + what.len() * 7 + i) as u8));
     let change = Change { what, actor: "user alice".to_owned(), request_id: RequestId(u128::MAX - 5), at: Timestamp(1_700_000_000) };
-    Write { target, expected, effect, digest, change }
+    Write { target, expected, effect, uses: None, digest, change }
 }
 
 /// Makes a key with one version of 100 bytes.
@@ -355,6 +363,16 @@ fn grant_row(text: &str, generation: u64) -> GrantRow {
 
 fn grant(text: &str, expected: Expected, generation: u64) -> Write {
     write(Target::Prefix(prefix(text)), expected, Effect::PutGrant(grant_row(text, generation)))
+}
+
+fn approval_row(id: u64, generation: u64) -> ApprovalRow {
+    let body = format!("approval {id} at {generation}").into_bytes().into();
+    ApprovalRow { id: ApprovalId(id), generation: Generation(generation), body, mac: [5; 32].as_slice().into() }
+}
+
+fn approval(id: u64, generation: u64) -> Write {
+    let row = approval_row(id, generation);
+    write(Target::Approval(row.id), row.before(), Effect::PutApproval(row))
 }
 
 fn barrier(version: u32, root: &str) -> BarrierRow {
@@ -788,6 +806,43 @@ pub async fn prefix_grants_are_kept_replaced_and_removed(open: Open) {
     grants.sort_by_key(|(_, revision)| *revision);
     assert_eq!(grants, [(grant_row("", 1), at(1)), (grant_row("a/", 2), at(4))]);
     f.done(&[grant("b:", Expected::Absent, 1)]).await;
+}
+
+/// Test.
+pub async fn approvals_are_kept_replaced_and_removed(open: Open) {
+    let f = Fixture::new(&open).await;
+    let highest = u64::MAX - 5;
+    f.done(&[approval(1, 1), approval(highest, 1), approval(highest, 2)]).await;
+    assert_eq!(f.commit(&[approval(1, 3), approval(2, 2), approval(1, 1)]).await, [CommitOutcome::Conflict; 3]);
+    assert_eq!(loaded(&f).await.approvals, [(approval_row(1, 1), at(1)), (approval_row(highest, 2), at(3))]);
+    let expected = Expected::At(Incarnation(highest), Generation(2));
+    f.done(&[write(Target::Approval(ApprovalId(highest)), expected, Effect::DropApproval)]).await;
+    assert_eq!(loaded(&f).await.approvals, [(approval_row(1, 1), at(1))]);
+}
+
+/// Test.
+pub async fn an_approval_is_used_with_its_change_or_not_at_all(open: Open) {
+    let f = Fixture::new(&open).await;
+    f.done(&[create("a", 1), create("b", 1), approval(1, 1), approval(2, 1)]).await;
+    let using = |write: Write, row: ApprovalRow| Write { uses: Some(Box::new(row)), ..write };
+    let steps = [
+        // The key has changed: the approval stays.
+        using(add_version("a", 1, 9), approval_row(1, 2)),
+        // It is done once, by whoever comes first.
+        using(add_version("a", 1, 1), approval_row(1, 2)),
+        using(add_version("b", 1, 1), approval_row(1, 2)),
+        // It was taken back in between; it was never there.
+        approval(2, 2),
+        using(add_version("a", 1, 2), approval_row(2, 2)),
+        using(add_version("a", 1, 2), approval_row(3, 2)),
+    ];
+    let done: Vec<bool> = f.commit(&steps).await.iter().map(|outcome| outcome.revision().is_some()).collect();
+    assert_eq!(done, [false, true, false, true, false, false]);
+    let contents = loaded(&f).await;
+    assert_eq!((contents.generation("a"), contents.generation("b")), (Some(2), Some(1)));
+    assert_eq!(contents.approvals, [(approval_row(1, 2), at(5)), (approval_row(2, 2), at(6))]);
+    assert_eq!(f.commit(&[using(delete("a", 1, 2), approval_row(1, 2))]).await, [CommitOutcome::Conflict]);
+    f.done(&[using(delete("a", 1, 2), approval_row(1, 3))]).await;
 }
 
 /// Test.

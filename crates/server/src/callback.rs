@@ -111,6 +111,7 @@ mod tests {
             separate_duties: false,
             max_lifetime: None,
             description: "".into(),
+            rules: claviger_domain::Rules::default(),
             labels: Labels::default(),
             created: Created { at: Timestamp(0), by: "x".into() },
         };

@@ -64,6 +64,8 @@ pub(crate) mod statements {
     pub(crate) static GRANTS_BY_PREFIX: Bulk =
         Bulk::new("SELECT prefix, incarnation, generation FROM \"grants\" WHERE prefix IN (", "?", ")");
 
+    pub(crate) static APPROVALS_BY_ID: Bulk = Bulk::new("SELECT id, generation FROM approvals WHERE id IN (", "?", ")");
+
     pub(crate) static PUT_KEYS: Bulk = Bulk::new(
         "INSERT INTO \"keys\" (id, incarnation, generation, kind, meta, mac, epoch, revision) VALUES ",
         "(?,?,?,?,?,?,?,?)",
@@ -88,6 +90,12 @@ pub(crate) mod statements {
         " ON CONFLICT (prefix) DO UPDATE SET incarnation = excluded.incarnation, generation = excluded.generation, body = excluded.body, mac = excluded.mac, \
          epoch = excluded.epoch, revision = excluded.revision",
     );
+    pub(crate) static PUT_APPROVALS: Bulk = Bulk::new(
+        "INSERT INTO approvals (id, generation, body, mac, epoch, revision) VALUES ",
+        "(?,?,?,?,?,?)",
+        " ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, body = excluded.body, mac = excluded.mac, \
+         epoch = excluded.epoch, revision = excluded.revision",
+    );
     pub(crate) static ADD_CHANGES: Bulk =
         Bulk::new("INSERT INTO changes (epoch, revision, target, what, actor, request_id, made) VALUES ", "(?,?,?,?,?,?,?)", "");
 
@@ -96,6 +104,7 @@ pub(crate) mod statements {
 
     pub(crate) const DROP_KEY: &str = "DELETE FROM \"keys\" WHERE id = ?";
     pub(crate) const DROP_GRANT: &str = "DELETE FROM \"grants\" WHERE prefix = ?";
+    pub(crate) const DROP_APPROVAL: &str = "DELETE FROM approvals WHERE id = ?";
     pub(crate) const PURGE_VERSIONS: &str = "DELETE FROM versions WHERE key_id = ? AND incarnation = ?";
     pub(crate) const PURGE_HISTORY: &str = "DELETE FROM history WHERE key_id = ? AND incarnation = ?";
     pub(crate) const DESTROY_VERSION: &str = "DELETE FROM versions WHERE key_id = ? AND incarnation = ? AND version_id = ?";
@@ -116,6 +125,8 @@ pub(crate) mod statements {
          WHERE (key_id, incarnation) > (CAST(? AS TEXT), ?) ORDER BY key_id, incarnation LIMIT ?";
     pub(crate) const LOAD_GRANTS: &str =
         "SELECT prefix, incarnation, generation, body, mac, epoch, revision FROM \"grants\" ORDER BY prefix";
+    // The signed numbers of the ids, so that the order is that of the unsigned ones.
+    pub(crate) const LOAD_APPROVALS: &str = "SELECT id, generation, body, mac, epoch, revision FROM approvals ORDER BY id < 0, id";
 }
 
 /// SQLite's result codes (sqlite.org/rescode.html) that mean something special here.

@@ -2,8 +2,10 @@
 //!
 //! No SQL here, and no order of statements: only the rows that must be gone and the rows that must be there.
 
-use claviger_domain::{Generation, Incarnation, KeyId, KeyRef, Prefix, Revision, VersionId};
-use claviger_ports::{CommitOutcome, DigestDelta, Effect, GrantRow, HISTORY_LIMIT, KeyRow, Target, TombstoneRow, VersionRow, Write};
+use claviger_domain::{ApprovalId, Generation, Incarnation, KeyId, KeyRef, Prefix, Revision, VersionId};
+use claviger_ports::{
+    ApprovalRow, CommitOutcome, DigestDelta, Effect, GrantRow, HISTORY_LIMIT, KeyRow, Target, TombstoneRow, VersionRow, Write,
+};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -17,6 +19,8 @@ pub(crate) struct Standing {
     pub(crate) keys: HashMap<KeyId, KeyRow>,
     /// Prefixes with grants.
     pub(crate) grants: HashMap<Prefix, (Incarnation, Generation)>,
+    /// Requests for approval.
+    pub(crate) approvals: HashMap<ApprovalId, (Incarnation, Generation)>,
 }
 
 /// A batch, decided.
@@ -44,6 +48,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) dropped_grants: Vec<&'a Prefix>,
     /// Prefixes' last rows.
     pub(crate) grants: Vec<(&'a GrantRow, Revision)>,
+    /// Requests for approval whose row goes.
+    pub(crate) dropped_approvals: Vec<ApprovalId>,
+    /// Requests' last rows.
+    pub(crate) approvals: Vec<(&'a ApprovalRow, Revision)>,
     /// New tombstones.
     pub(crate) tombstones: Vec<(&'a TombstoneRow, Revision)>,
     /// The change table's new rows.
@@ -67,15 +75,20 @@ struct Planner<'a> {
     plan: Plan<'a>,
     keys: HashMap<&'a KeyId, Slot<'a, KeyRow, KeyRow>>,
     grants: HashMap<&'a Prefix, Slot<'a, (Incarnation, Generation), GrantRow>>,
+    approvals: HashMap<ApprovalId, Slot<'a, (Incarnation, Generation), ApprovalRow>>,
 }
 
 impl<'a> Plan<'a> {
     /// Goes through a batch in order, each write seeing the ones before it; `last` is the head's revision.
     pub(crate) fn new(mut standing: Standing, batch: &'a [Write], mut last: Revision) -> Self {
-        let mut planner = Planner { plan: Self::default(), keys: HashMap::new(), grants: HashMap::new() };
+        let mut planner = Planner { plan: Self::default(), keys: HashMap::new(), grants: HashMap::new(), approvals: HashMap::new() };
         for write in batch {
             let there = planner.standing(&write.target, &mut standing);
-            if !write.expected.holds(there) {
+            let is_unused = match write.uses.as_deref() {
+                Some(row) => row.before().holds(planner.approval(row.id, &mut standing)),
+                None => true,
+            };
+            if !write.expected.holds(there) || !is_unused {
                 planner.plan.outcomes.push(CommitOutcome::Conflict);
                 continue;
             }
@@ -105,6 +118,16 @@ impl<'a> Planner<'a> {
                     Slot::New(row, _) => Some((row.incarnation, row.generation)),
                 }
             }
+            Target::Approval(id) => self.approval(*id, standing),
+        }
+    }
+
+    fn approval(&mut self, id: ApprovalId, standing: &mut Standing) -> Option<(Incarnation, Generation)> {
+        let stored = || standing.approvals.remove(&id).map_or(Slot::Empty, Slot::Stored);
+        match self.approvals.entry(id).or_insert_with(stored) {
+            Slot::Empty | Slot::Gone => None,
+            Slot::Stored(stored) => Some(*stored),
+            Slot::New(row, _) => Some(row.standing()),
         }
     }
 
@@ -125,9 +148,17 @@ impl<'a> Planner<'a> {
             (Target::Prefix(prefix), Effect::DeleteGrant) => {
                 self.grants.insert(prefix, Slot::Gone);
             }
+            (Target::Approval(id), Effect::PutApproval(row)) => {
+                self.approvals.insert(*id, Slot::New(row, at));
+            }
+            (Target::Approval(id), Effect::DropApproval) => {
+                self.approvals.insert(*id, Slot::Gone);
+            }
             // The application never pairs these; there is nothing to write but the change.
-            (Target::Key(_), Effect::PutGrant(_) | Effect::DeleteGrant)
-            | (Target::Prefix(_), Effect::PutKey { .. } | Effect::DeleteKey(_)) => {}
+            (Target::Key(_) | Target::Prefix(_) | Target::Approval(_), _) => {}
+        }
+        if let Some(row) = &write.uses {
+            self.approvals.insert(row.id, Slot::New(row, at));
         }
         self.plan.outcomes.push(CommitOutcome::Done(at));
         self.plan.gained.push(write.digest);
@@ -182,6 +213,13 @@ impl<'a> Planner<'a> {
             match slot {
                 Slot::New(row, at) => plan.grants.push((row, at)),
                 Slot::Gone => plan.dropped_grants.push(prefix),
+                Slot::Empty | Slot::Stored(_) => {}
+            }
+        }
+        for (id, slot) in self.approvals {
+            match slot {
+                Slot::New(row, at) => plan.approvals.push((row, at)),
+                Slot::Gone => plan.dropped_approvals.push(id),
                 Slot::Empty | Slot::Stored(_) => {}
             }
         }

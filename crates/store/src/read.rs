@@ -49,6 +49,10 @@ pub(crate) async fn load(conn: &mut Connection, inline_limit: u64, visit: Visit<
         let read = rows::grant_at(row).map(|(row, at)| Loaded::Grant(row, at));
         rows::or_damaged(read, "a prefix's grants", |why| Some(DamagedRow::Grant(rows::grant(row).ok()?, why)))
     };
+    let approval = |row: &Row| {
+        let read = rows::approval_at(row).map(|(row, at)| Loaded::Approval(row, at));
+        rows::or_damaged(read, "a request for approval", |why| Some(DamagedRow::Approval(rows::approval(row).ok()?, why)))
+    };
     let versions = |last: Option<&Place>| rows::bind_version_after(sqlx::query(statements::LOAD_VERSIONS).bind(limit), last);
     let keys = |last: Option<&Place>| rows::bind_id_after(sqlx::query(statements::LOAD_KEYS), last);
     let tombstones = |last: Option<&Place>| rows::bind_key_ref_after(sqlx::query(statements::LOAD_TOMBSTONES), last);
@@ -59,6 +63,8 @@ pub(crate) async fn load(conn: &mut Connection, inline_limit: u64, visit: Visit<
     // Few, and the empty prefix has no name before it: read at once.
     let grants = all(&mut tx, sqlx::query(statements::LOAD_GRANTS), grant).await?;
     in_chunks(grants, visit)?;
+    let approvals = all(&mut tx, sqlx::query(statements::LOAD_APPROVALS), approval).await?;
+    in_chunks(approvals, visit)?;
     tx.rollback().await.map_err(|e| classify(&e))?;
     Ok(head)
 }
@@ -165,7 +171,7 @@ pub(crate) async fn barriers(conn: &mut Connection) -> Result<Vec<BarrierRow>, S
     all(conn, sqlx::query(statements::BARRIERS), rows::barrier).await
 }
 
-async fn all<T>(conn: &mut Connection, query: Query, read: fn(&Row) -> Result<T, StoreError>) -> Result<Vec<T>, StoreError> {
+async fn all<T>(conn: &mut Connection, query: Query, read: impl Fn(&Row) -> Result<T, StoreError>) -> Result<Vec<T>, StoreError> {
     let rows = query.fetch_all(conn).await.map_err(|e| classify(&e))?;
     rows.iter().map(read).collect()
 }

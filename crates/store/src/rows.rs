@@ -4,10 +4,10 @@
 //! (revisions, generations) stay below 2^63 for longer than anyone will count.
 
 use crate::dialect::{Db, Query, Row, classify};
-use claviger_domain::{Generation, Incarnation, KeyId, KeyRef, Prefix, RequestId, Revision, Timestamp, VersionId};
+use claviger_domain::{ApprovalId, Generation, Incarnation, KeyId, KeyRef, Prefix, RequestId, Revision, Timestamp, VersionId};
 use claviger_ports::{
-    BarrierRow, ChangeRow, DamagedRow, GrantRow, HeadRow, KeyRow, Loaded, LoadedVersion, Sealed, StoreError, TombstoneRow, VersionRow,
-    Write,
+    ApprovalRow, BarrierRow, ChangeRow, DamagedRow, GrantRow, HeadRow, KeyRow, Loaded, LoadedVersion, Sealed, StoreError, TombstoneRow,
+    VersionRow, Write,
 };
 use sqlx::Row as _;
 
@@ -127,6 +127,21 @@ pub(crate) fn tombstone_at(row: &Row) -> Result<(TombstoneRow, Revision), StoreE
 /// A tombstone without the columns that count in no sum.
 pub(crate) fn tombstone(row: &Row) -> Result<TombstoneRow, StoreError> {
     Ok(TombstoneRow { key: key_ref(row)?, body: bytes(row, 2)?, mac: bytes(row, 3)? })
+}
+
+pub(crate) fn approval_standing(row: &Row) -> Result<(ApprovalId, (Incarnation, Generation)), StoreError> {
+    let id = unsigned(row, 0)?;
+    Ok((ApprovalId(id), (Incarnation(id), Generation(unsigned(row, 1)?))))
+}
+
+pub(crate) fn approval_at(row: &Row) -> Result<(ApprovalRow, Revision), StoreError> {
+    Ok((approval(row)?, revision(row, 4)?))
+}
+
+/// A request for approval without the columns that count in no sum.
+pub(crate) fn approval(row: &Row) -> Result<ApprovalRow, StoreError> {
+    let (id, (_, generation)) = approval_standing(row)?;
+    Ok(ApprovalRow { id, generation, body: bytes(row, 2)?, mac: bytes(row, 3)? })
 }
 
 /// The sixth column is the data, or its tag alone where the data is longer than `inline_limit`: a column less per row is
@@ -251,6 +266,11 @@ pub(crate) fn bind_grant(query: Query, row: &GrantRow, at: Revision) -> Query {
 
 pub(crate) fn bind_tombstone(query: Query, row: &TombstoneRow, at: Revision) -> Query {
     let query = bind_key_ref(query, &row.key).bind(row.body.to_vec()).bind(row.mac.to_vec());
+    bind_revision(query, at)
+}
+
+pub(crate) fn bind_approval(query: Query, row: &ApprovalRow, at: Revision) -> Query {
+    let query = query.bind(row.id.0.cast_signed()).bind(row.generation.0.cast_signed()).bind(row.body.to_vec()).bind(row.mac.to_vec());
     bind_revision(query, at)
 }
 

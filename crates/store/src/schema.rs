@@ -29,7 +29,8 @@ const READERS: u32 = 4;
 const ROWS_AHEAD: usize = crate::read::PAGE + 2;
 
 /// One step per schema version, applied in order. A released step never changes.
-const MIGRATIONS: [&str; 2] = [include_str!("../migrations/1.sql"), include_str!("../migrations/2.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("../migrations/1.sql"), include_str!("../migrations/2.sql"), include_str!("../migrations/3.sql")];
 
 /// The newest schema that this program knows.
 pub(crate) const NEWEST: i64 = MIGRATIONS.len() as i64;

@@ -177,7 +177,8 @@ async fn a_row_that_does_not_decode_is_delivered_as_damaged_and_can_be_deleted()
             Loaded::Damaged(DamagedRow::Grant(row, _)) => format!("damaged grants of {}", row.prefix),
             Loaded::Damaged(DamagedRow::Tombstone(row, _)) => format!("damaged tombstone of {}", row.key.id),
             Loaded::Damaged(DamagedRow::Other(what, _)) => format!("damaged {what}"),
-            Loaded::Grant(..) | Loaded::Tombstone(..) => "other".to_owned(),
+            Loaded::Damaged(DamagedRow::Approval(row, _)) => format!("damaged approval {}", row.id),
+            Loaded::Grant(..) | Loaded::Tombstone(..) | Loaded::Approval(..) => "other".to_owned(),
         }));
         Ok(())
     };

@@ -1,9 +1,9 @@
 //! The one transaction that writes: read what stands under the lock, decide in memory, write in bulk, replace the head.
 
-use crate::dialect::{BEGIN_WRITE, Bulk, Connection, Query, classify, classify_commit, statements};
+use crate::dialect::{BEGIN_WRITE, Bulk, Connection, Db, Query, classify, classify_commit, statements};
 use crate::plan::{Plan, Standing};
 use crate::rows;
-use claviger_domain::{KeyId, Prefix, Revision};
+use claviger_domain::{ApprovalId, KeyId, Prefix, Revision};
 use claviger_ports::{BarrierRow, CHANGES_KEPT, CommitOutcome, HeadRow, HeadSealer, StoreError, Target, VersionRow, Write};
 use sqlx::Connection as _;
 use std::collections::HashSet;
@@ -114,34 +114,44 @@ async fn prune_changes(conn: &mut Connection, last: Revision) -> Result<(), Stor
 }
 
 async fn read_standing(conn: &mut Connection, batch: &[Write]) -> Result<Standing, StoreError> {
-    let (mut keys, mut prefixes) = (HashSet::new(), HashSet::new());
+    let (mut keys, mut prefixes, mut approvals) = (HashSet::new(), HashSet::new(), HashSet::new());
     for write in batch {
+        approvals.extend(write.uses.as_ref().map(|row| row.id));
         match &write.target {
             Target::Key(id) => keys.insert(id.as_str()),
             Target::Prefix(prefix) => prefixes.insert(prefix.as_str()),
+            Target::Approval(id) => approvals.insert(*id),
         };
     }
     let mut standing = Standing::default();
-    for row in read_named(conn, &statements::KEYS_BY_ID, keys).await? {
+    let names = |all: HashSet<&str>| all.into_iter().map(str::to_owned).collect();
+    for row in read_named::<String>(conn, &statements::KEYS_BY_ID, names(keys)).await? {
         // A damaged row can be deleted; what is expected of it was read in the same way.
         let key = rows::key_as_it_stands(&row)?;
         standing.keys.insert(KeyId::clone(&key.id), key);
     }
-    for row in read_named(conn, &statements::GRANTS_BY_PREFIX, prefixes).await? {
+    for row in read_named::<String>(conn, &statements::GRANTS_BY_PREFIX, names(prefixes)).await? {
         let (prefix, stored): (Prefix, _) = rows::grant_standing(&row)?;
         standing.grants.insert(prefix, stored);
+    }
+    let approvals = approvals.into_iter().map(|ApprovalId(id)| id.cast_signed()).collect();
+    for row in read_named::<i64>(conn, &statements::APPROVALS_BY_ID, approvals).await? {
+        let (id, stored) = rows::approval_standing(&row)?;
+        standing.approvals.insert(id, stored);
     }
     Ok(standing)
 }
 
 /// Reads the rows of some names. The last piece is filled up with its first name, which finds no row twice.
-async fn read_named(conn: &mut Connection, bulk: &Bulk, names: HashSet<&str>) -> Result<Vec<crate::dialect::Row>, StoreError> {
-    let names: Vec<&str> = names.into_iter().collect();
+async fn read_named<T>(conn: &mut Connection, bulk: &Bulk, names: Vec<T>) -> Result<Vec<crate::dialect::Row>, StoreError>
+where
+    T: Clone + Send + sqlx::Encode<'static, Db> + sqlx::Type<Db> + 'static,
+{
     let mut found = Vec::with_capacity(names.len());
     for part in names.chunks(Bulk::MOST) {
         let places = part.len().next_power_of_two();
         let filled = part.iter().chain(std::iter::repeat(&part[0])).take(places);
-        let query = filled.fold(sqlx::query(bulk.text(places)), |query, name| query.bind((*name).to_owned()));
+        let query = filled.fold(sqlx::query(bulk.text(places)), |query, name| query.bind(name.clone()));
         found.extend(query.fetch_all(&mut *conn).await.map_err(|e| classify(&e))?);
     }
     Ok(found)
@@ -157,6 +167,9 @@ async fn remove(conn: &mut Connection, plan: &Plan<'_>) -> Result<(), StoreError
     }
     for prefix in &plan.dropped_grants {
         run(conn, sqlx::query(statements::DROP_GRANT).bind(prefix.as_str().to_owned())).await?;
+    }
+    for id in &plan.dropped_approvals {
+        run(conn, sqlx::query(statements::DROP_APPROVAL).bind(id.0.cast_signed())).await?;
     }
     for (key, version) in &plan.destroyed {
         let query = rows::bind_key_ref(sqlx::query(statements::DESTROY_VERSION), key);
@@ -178,6 +191,9 @@ async fn insert(conn: &mut Connection, plan: &Plan<'_>) -> Result<(), StoreError
     insert_all(conn, &statements::ADD_TOMBSTONES, &plan.tombstones, plain, |query, (row, at)| rows::bind_tombstone(query, row, *at))
         .await?;
     insert_all(conn, &statements::PUT_GRANTS, &plan.grants, plain, |query, (row, at)| rows::bind_grant(query, row, *at)).await?;
+    let approval = |i: usize| ROW_BYTES + plan.approvals[i].0.body.len();
+    insert_all(conn, &statements::PUT_APPROVALS, &plan.approvals, approval, |query, (row, at)| rows::bind_approval(query, row, *at))
+        .await?;
     insert_all(conn, &statements::ADD_CHANGES, &plan.changes, plain, |query, (write, at)| rows::bind_change(query, write, *at)).await
 }
 

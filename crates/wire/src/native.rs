@@ -3,12 +3,17 @@
 //!
 //! Conversions to and from the domain are written by hand in `convert`; nothing here knows HTTP.
 
+mod approvals;
 mod convert;
 mod labels;
 mod schema;
 
 pub use schema::schemas;
 
+pub use approvals::{
+    ApprovalInfo, ApprovalList, ApprovalParts, Decision, EndInfo, PlacedRule, RuleEntry, RuleList, RuleState, RulesBody, RunAnswer,
+    VoteInfo, approval_info, parse_hash, parse_rules, rule_entries, rule_entry,
+};
 pub use convert::{
     FieldError, acl_entries, capabilities_from_names, decode_base64, etag, etag_of, key_info, kind_and_policy, names, parse_acl,
     prefix_info, principal_entry, push_base64, rfc3339_to_unix, unix_to_rfc3339, version_info,
@@ -405,6 +410,9 @@ pub struct PrefixInfo {
     /// Whether any authenticated user may create keys there.
     #[serde(default)]
     pub any_user_creates: bool,
+    /// Its rules of approval; not used in requests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleEntry>,
     /// What `If-Match` compares; not used in requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,

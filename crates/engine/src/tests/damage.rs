@@ -176,7 +176,7 @@ fn is_of(row: &Loaded, id: &str) -> bool {
     match row {
         Loaded::Key(row, _) => row.id.as_str() == id,
         Loaded::Version(version) => version.key.id.as_str() == id,
-        Loaded::Grant(..) | Loaded::Tombstone(..) | Loaded::Damaged(_) => false,
+        Loaded::Grant(..) | Loaded::Tombstone(..) | Loaded::Approval(..) | Loaded::Damaged(_) => false,
     }
 }
 

@@ -490,6 +490,7 @@ fn resolve_keys(
         Ok(Grant { principal, capabilities: preset.capabilities() })
     };
     Ok(claviger_engine::Settings {
+        notices: None,
         max_value,
         max_versions: raw.max_versions.unwrap_or(standard.max_versions),
         max_answer,

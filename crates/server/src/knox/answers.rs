@@ -48,6 +48,10 @@ impl Attempted<'_> {
                 Reply::new(Code::Unauthorized, text::not_authorized(self.principal.as_bytes(), self.act, self.key))
             }
             Error::Denied(other) => Reply::new(Code::Unauthorized, other.to_string()),
+            // Knox's protocol has no way to ask: the text says which has.
+            Error::NeedsApproval(_) | Error::Approval(_) | Error::Asked(_) => {
+                Reply::new(Code::Unauthorized, format!("{error}, on Claviger's native API"))
+            }
             Error::Invalid { field: "principal", rule } => Reply::new(Code::BadPrincipal, rule),
             Error::Invalid { rule, .. } => Reply::bad_data(rule),
             Error::AnswerTooLarge { .. } => Reply::bad_data(error),

@@ -99,7 +99,7 @@ pub(super) fn ids_of(ids: &[String]) -> Result<(), FieldError> {
 }
 
 /// Bytes that a key's JSON takes at most, so that no half of a secret is left behind by a growing buffer.
-fn size(read: &ReadKey) -> usize {
+pub(super) fn size(read: &ReadKey) -> usize {
     240 + read.entry.meta.id.as_str().len() + read.versions.iter().map(|(_, data)| 192 + data.len().div_ceil(3) * 4).sum::<usize>()
 }
 
@@ -117,7 +117,7 @@ fn push_time(json: &mut Vec<u8>, name: &str, at: Timestamp) {
 }
 
 /// Appends a key as `KeyData` has it.
-fn push_key(json: &mut Vec<u8>, read: &ReadKey, etag: &str, with_hash: bool) {
+pub(super) fn push_key(json: &mut Vec<u8>, read: &ReadKey, etag: &str, with_hash: bool) {
     let meta = &read.entry.meta;
     json.extend_from_slice(b"{\"id\":");
     push_plain(json, meta.id.as_str());

@@ -9,6 +9,7 @@
 //! - Who may not know of a key gets the answer that a missing key gets, byte for byte except the request's id ▲.
 //! - No answer with a secret may be stored by a cache; no error repeats a value that was sent.
 
+mod approvals;
 mod backstage;
 mod data;
 mod fingerprint;
@@ -39,9 +40,10 @@ use crate::http::{Connection, Head, Request, RequestBody, Response, Shutdown};
 use crate::people::People;
 use bytes::Bytes;
 use claviger_domain::audit::{Action, Outcome, Record, Subject};
-use claviger_domain::{Caller, Clock, KeyId, RequestId, Revision};
-use claviger_engine::{Engine, Error, Precondition};
+use claviger_domain::{Approving, Caller, Clock, KeyId, RequestId, Revision};
+use claviger_engine::{Engine, Error, Precondition, Verdict};
 use claviger_wire::native::FieldError;
+use futures::future::{BoxFuture, ready};
 use problem::{Fault, Stop};
 use request::Query;
 use routes::{Caught, Routed, route};
@@ -157,6 +159,10 @@ impl Native {
             Ok(caller) => caller,
             Err(failure) => return Err(self.unproven(&failure, head, connection, id).await),
         };
+        let caller = match approvals::approving(&head.headers) {
+            Ok(approving) => caller.approving(approving),
+            Err(error) => return Err(self.invalid(head, connection, &caller, error).await),
+        };
         let (route, caught) = match routed {
             Ok(Routed::To(route, caught)) => (route, caught),
             Ok(Routed::Nowhere) => return Err(self.refuse(head, connection, &caller, "no such path", Fault::no_route()).await),
@@ -172,6 +178,7 @@ impl Native {
             Ok(response) => Ok(response),
             Err((Stop::Fault(fault), _)) => Err(fault),
             Err((Stop::Invalid(error), _)) => Err(self.invalid(head, connection, &caller, error).await),
+            Err((Stop::Engine(Error::Asked(shown)), _)) => Ok(approvals::asked(&shown)),
             Err((Stop::Engine(error), conditional)) => {
                 // Missing keys count as hidden ones do: the time that an answer takes must not tell them apart ▲.
                 if matches!(error, Error::Denied(_) | Error::NotFound(_))
@@ -227,6 +234,9 @@ impl Native {
             if route.conditional && head.headers.get("if-none-match").is_some() {
                 return Err(FieldError::new("if-none-match", "is not taken here; use If-Match"));
             }
+            if *caller.approval() != Approving::Plain && !route.takes_approval() {
+                return Err(FieldError::new("claviger-ask", "this is nothing that others could have to approve; repeat it without"));
+            }
             if route.request.is_none() && !body.is_empty() {
                 return Err(FieldError::new("body", "no body is taken here"));
             }
@@ -240,40 +250,51 @@ impl Native {
         // The others are boxed: the rarer route must not make every request's future as large as the widest.
         match route.operation {
             Operation::ReadData => self.read_data(&ask).await,
-            _ => Box::pin(self.rarer(&ask)).await,
+            _ => self.rarer(&ask).await,
         }
         .map_err(|stop| (stop, conditional))
     }
 
-    async fn rarer(&self, ask: &Ask<'_>) -> Answer {
+    /// The answer in the making. Not asynchronous itself: an asynchronous function would hold all of them beneath the one that it
+    /// waits for, and so deep a stack is not overwritten.
+    fn rarer<'a>(&'a self, ask: &'a Ask<'_>) -> BoxFuture<'a, Answer> {
         match ask.route.operation {
-            Operation::ReadData => self.read_data(ask).await,
-            Operation::ReadMany => self.read_many(ask).await,
-            Operation::Fingerprint => self.fingerprint(ask).await,
-            Operation::ListKeys => self.list_keys(ask).await,
-            Operation::CreateKey => self.create_key(ask).await,
-            Operation::ShowKey => self.show_key(ask).await,
-            Operation::UpdateKey => self.update_key(ask).await,
-            Operation::DeleteKey => self.delete_key(ask).await,
-            Operation::ListVersions => self.list_versions(ask).await,
-            Operation::AddVersion => self.add_version(ask).await,
-            Operation::SetState => self.set_state(ask).await,
-            Operation::History => self.history(ask).await,
-            Operation::ShowAcl => self.show_acl(ask).await,
-            Operation::ReplaceAcl | Operation::EditAcl => self.change_acl(ask).await,
-            Operation::Explain => self.explain(ask).await,
-            Operation::Reach => self.reach(ask).await,
-            Operation::ListPrefixes => self.list_prefixes(ask).await,
-            Operation::ShowPrefix => self.show_prefix(ask).await,
-            Operation::ReplacePrefix => self.replace_prefix(ask).await,
-            Operation::DeletePrefix => self.delete_prefix(ask).await,
-            Operation::Watch => self.watch(ask).await,
-            Operation::QueryAudit => self.query_audit(ask).await,
-            Operation::ShowStatus => self.show_status(ask).await,
-            Operation::RotateSeal => self.rotate_seal(ask).await,
-            Operation::WhoAmI => self.whoami(ask).await,
-            Operation::EndSession => self.end_session(ask).await,
-            Operation::Describe | Operation::LoginMethods | Operation::CreateSession => Err(Fault::no_route().into()),
+            Operation::ReadData => Box::pin(self.read_data(ask)),
+            Operation::ReadMany => Box::pin(self.read_many(ask)),
+            Operation::Fingerprint => Box::pin(self.fingerprint(ask)),
+            Operation::ListKeys => Box::pin(self.list_keys(ask)),
+            Operation::CreateKey => Box::pin(self.create_key(ask)),
+            Operation::ShowKey => Box::pin(self.show_key(ask)),
+            Operation::UpdateKey => Box::pin(self.update_key(ask)),
+            Operation::DeleteKey => Box::pin(self.delete_key(ask)),
+            Operation::ListVersions => Box::pin(self.list_versions(ask)),
+            Operation::AddVersion => Box::pin(self.add_version(ask)),
+            Operation::SetState => Box::pin(self.set_state(ask)),
+            Operation::History => Box::pin(self.history(ask)),
+            Operation::ShowAcl => Box::pin(self.show_acl(ask)),
+            Operation::ReplaceAcl | Operation::EditAcl => Box::pin(self.change_acl(ask)),
+            Operation::Explain => Box::pin(self.explain(ask)),
+            Operation::Reach => Box::pin(self.reach(ask)),
+            Operation::ListPrefixes => Box::pin(self.list_prefixes(ask)),
+            Operation::ShowPrefix => Box::pin(self.show_prefix(ask)),
+            Operation::ReplacePrefix => Box::pin(self.replace_prefix(ask)),
+            Operation::DeletePrefix => Box::pin(self.delete_prefix(ask)),
+            Operation::Watch => Box::pin(self.watch(ask)),
+            Operation::QueryAudit => Box::pin(self.query_audit(ask)),
+            Operation::ShowStatus => Box::pin(self.show_status(ask)),
+            Operation::RotateSeal => Box::pin(self.rotate_seal(ask)),
+            Operation::WhoAmI => Box::pin(self.whoami(ask)),
+            Operation::ShowRules => Box::pin(self.show_rules(ask)),
+            Operation::ReplaceRules => Box::pin(self.replace_rules(ask)),
+            Operation::ReplacePrefixRules => Box::pin(self.replace_prefix_rules(ask)),
+            Operation::ListApprovals => Box::pin(self.list_approvals(ask)),
+            Operation::ShowApproval => Box::pin(self.show_approval(ask)),
+            Operation::Approve => Box::pin(self.decide(ask, Verdict::Approve)),
+            Operation::Reject => Box::pin(self.decide(ask, Verdict::Reject)),
+            Operation::Withdraw => Box::pin(self.withdraw(ask)),
+            Operation::RunApproval => Box::pin(self.run_approval(ask)),
+            Operation::EndSession => Box::pin(self.end_session(ask)),
+            Operation::Describe | Operation::LoginMethods | Operation::CreateSession => Box::pin(ready(Err(Fault::no_route().into()))),
         }
     }
 

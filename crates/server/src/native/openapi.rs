@@ -110,6 +110,7 @@ fn needs(needs: Needs) -> String {
         Needs::Creation => format!("Needs `{}` on a prefix of the id, or a prefix where any user may create.", Capability::Create.name()),
         Needs::PrefixAdmin => "Needs `admin` on the prefix or a shorter one.".to_owned(),
         Needs::RootAdmin => "Needs `admin` on the empty prefix.".to_owned(),
+        Needs::Concerned => "Needs to have asked for it, to be an approver of it, or `admin` on its target.".to_owned(),
     }
 }
 

@@ -22,7 +22,7 @@ impl Native {
 
     pub(crate) async fn replace_prefix(&self, ask: &Ask<'_>) -> Answer {
         let prefix = prefix(ask)?;
-        let PrefixInfo { prefix: named, grants, any_user_creates, etag: _ } = ask.json()?;
+        let PrefixInfo { prefix: named, grants, any_user_creates, rules: _, etag: _ } = ask.json()?;
         if named != prefix.as_str() {
             return Err(FieldError::new("prefix", "the body names another prefix than the query").into());
         }
@@ -37,11 +37,11 @@ impl Native {
     }
 }
 
-fn prefix(ask: &Ask<'_>) -> Result<Prefix, FieldError> {
+pub(super) fn prefix(ask: &Ask<'_>) -> Result<Prefix, FieldError> {
     Prefix::parse(ask.query.one("prefix").unwrap_or_default()).map_err(|e| FieldError::new("prefix", e))
 }
 
-fn changed(revision: Revision, standing: Option<(Incarnation, Generation)>) -> crate::http::Response {
+pub(super) fn changed(revision: Revision, standing: Option<(Incarnation, Generation)>) -> crate::http::Response {
     let etag = standing.map(|(incarnation, generation)| etag_of(incarnation, generation));
     let header = etag.as_deref().map(quoted);
     let response = answer(200, &Changed { etag, revision: revision.to_string(), version: None });

@@ -7,7 +7,7 @@ use crate::callers::AuthFailure;
 use crate::http::Response;
 use claviger_domain::audit::Outcome;
 use claviger_domain::{RequestId, VersionError};
-use claviger_engine::{Conflict, Error, Refusal};
+use claviger_engine::{ApprovalProblem, Conflict, Error, Refusal};
 use claviger_wire::native::{FieldError, Problem};
 
 const NOT_FOUND: &str =
@@ -127,6 +127,14 @@ impl Fault {
             Error::Denied(Refusal::Expired) => Self::new(403, "expired", error.to_string()),
             Error::Denied(Refusal::UsedNotRead(_)) => Self::new(403, "used_not_read", error.to_string()),
             Error::Denied(_) => Self::new(403, "denied", error.to_string()),
+            Error::NeedsApproval(_) | Error::Approval(ApprovalProblem::Wanting(_)) => Self::new(403, "needs_approval", error.to_string()),
+            Error::Approval(problem) if problem.is_conflict() => Self::new(409, "approval", error.to_string()),
+            Error::Approval(ApprovalProblem::TooMany(..)) => {
+                Self::new(429, "rate_limited", error.to_string()).with_header("Retry-After", 60)
+            }
+            Error::Approval(_) => Self::new(403, "denied", error.to_string()),
+            // It is answered as what it is before it comes here; in a bulk answer nothing asks.
+            Error::Asked(_) => Self::new(409, "approval", error.to_string()),
             Error::Conflict(Conflict::Exists) | Error::Version(_) => Self::new(409, "conflict", error.to_string()),
             Error::Conflict(Conflict::Changed) => Self::new(if conditional { 412 } else { 409 }, "conflict", error.to_string()),
             Error::Invalid { field, rule } => Self::invalid(FieldError::new(*field, rule)),
@@ -194,6 +202,8 @@ fn title(code: &str) -> &'static str {
         "denied" => "you may not",
         "used_not_read" => "this key is used, not read",
         "expired" => "the version's lifetime has ended",
+        "needs_approval" => "others must agree",
+        "approval" => "the approval is not for this",
         "not_found" => "not found",
         "deleted" => "deleted",
         "method_not_allowed" => "wrong method",

@@ -139,7 +139,7 @@ pub(crate) fn version_id(text: &str) -> Checked<VersionId> {
 }
 
 /// The only value of a header field; none when it is absent.
-fn single<'h>(headers: &'h Headers, name: &'static str, field: &'static str) -> Checked<Option<&'h str>> {
+pub(super) fn single<'h>(headers: &'h Headers, name: &'static str, field: &'static str) -> Checked<Option<&'h str>> {
     let Some(value) = single_bytes(headers, name, field)? else { return Ok(None) };
     std::str::from_utf8(value).map(Some).or(bad(field, "must be text"))
 }

@@ -31,6 +31,28 @@ pub struct Route {
     pub conditional: bool,
 }
 
+impl Route {
+    /// Whether a request here may ask for approval or name one: what rules can guard, what looks before it (a command does both
+    /// under one head), and what refuses it with better words.
+    pub(crate) fn takes_approval(&self) -> bool {
+        use Operation as O;
+        let guarded = matches!(
+            self.operation,
+            O::DeleteKey
+                | O::SetState
+                | O::ReplaceAcl
+                | O::EditAcl
+                | O::ReplacePrefix
+                | O::DeletePrefix
+                | O::ReplaceRules
+                | O::ReplacePrefixRules
+                | O::RotateSeal
+                | O::AddVersion
+        );
+        guarded || self.method == Method::Get
+    }
+}
+
 /// What a caller needs for a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
@@ -48,6 +70,8 @@ pub enum Needs {
     PrefixAdmin,
     /// `admin` on the empty prefix: on everything.
     RootAdmin,
+    /// To have asked for the approval, to be an approver by a rule in force, or to administer its target.
+    Concerned,
 }
 
 /// A query parameter.
@@ -110,6 +134,15 @@ pub enum Operation {
     LoginMethods,
     CreateSession,
     EndSession,
+    ShowRules,
+    ReplaceRules,
+    ReplacePrefixRules,
+    ListApprovals,
+    ShowApproval,
+    Approve,
+    Reject,
+    Withdraw,
+    RunApproval,
     Describe,
 }
 
@@ -130,7 +163,13 @@ const fn change(method: Method, pattern: &'static str, operation: Operation, nee
 }
 
 use Capability::{Admin, List, Read, Write};
-use Needs::{AnyRight, Creation, Identity, OnKey, PrefixAdmin, RootAdmin};
+/// A route that decides about a request for approval.
+const fn decision(pattern: &'static str, operation: Operation, summary: &'static str) -> Route {
+    let read = get(pattern, operation, Needs::Concerned, "ApprovalInfo", summary);
+    Route { method: Method::Post, request: Some("Decision"), ..read }
+}
+
+use Needs::{AnyRight, Concerned, Creation, Identity, OnKey, PrefixAdmin, RootAdmin};
 
 /// All routes of the API.
 pub const ROUTES: &[Route] = &[
@@ -286,6 +325,52 @@ pub const ROUTES: &[Route] = &[
             Operation::EndSession,
             Identity,
             "End the login of your session, and all sessions of that login.",
+        )
+    },
+    get("/keys/{id}/-/rules", Operation::ShowRules, OnKey(List), "RuleList", "Show the rules of approval that reach a key."),
+    Route {
+        request: Some("RulesBody"),
+        ..change(
+            Method::Put,
+            "/keys/{id}/-/rules",
+            Operation::ReplaceRules,
+            OnKey(Admin),
+            "Replace a key's own rules of approval; those that it has must agree.",
+        )
+    },
+    Route {
+        query: &[THE_PREFIX],
+        request: Some("RulesBody"),
+        ..change(
+            Method::Put,
+            "/prefix/rules",
+            Operation::ReplacePrefixRules,
+            PrefixAdmin,
+            "Replace the rules of approval on a prefix; those that it has must agree.",
+        )
+    },
+    Route {
+        query: &[Param::once("state", "`waiting` (the default) or `all`.")],
+        ..get(
+            "/approvals",
+            Operation::ListApprovals,
+            Identity,
+            "ApprovalList",
+            "List the requests for approval that you made, may decide, or whose target you administer.",
+        )
+    },
+    get("/approvals/{id}", Operation::ShowApproval, Concerned, "ApprovalInfo", "Show a request for approval and what it would change."),
+    decision("/approvals/{id}/-/approve", Operation::Approve, "Agree to a request."),
+    decision("/approvals/{id}/-/reject", Operation::Reject, "Reject a request, which ends it."),
+    decision("/approvals/{id}/-/withdraw", Operation::Withdraw, "Take back a request that you made."),
+    Route {
+        method: Method::Post,
+        ..get(
+            "/approvals/{id}/-/run",
+            Operation::RunApproval,
+            Concerned,
+            "RunAnswer",
+            "Carry out your request, exactly as it was approved, once.",
         )
     },
     get("/openapi.json", Operation::Describe, Needs::Nothing, "object", "This document."),

@@ -2,11 +2,11 @@
 
 use super::keys::limit;
 use super::request::decimal;
-use super::{Answer, Ask, AuditQuery, Native, answer};
+use super::{Answer, Ask, AuditQuery, Native, SURFACE, answer};
 use claviger_domain::audit::{Action, Outcome};
-use claviger_domain::{Identity, Prefix, Principal, Proven, Timestamp};
+use claviger_domain::{Caller, Identity, Prefix, Principal, Proven, Timestamp};
 use claviger_engine::Error;
-use claviger_wire::native::{FieldError, IdentityInfo, WhoAmI, rfc3339_to_unix, unix_to_rfc3339};
+use claviger_wire::native::{FieldError, IdentityInfo, SealStatus, WhoAmI, rfc3339_to_unix, unix_to_rfc3339};
 
 impl Native {
     pub(crate) async fn whoami(&self, ask: &Ask<'_>) -> Answer {
@@ -25,14 +25,25 @@ impl Native {
     }
 
     pub(crate) async fn rotate_seal(&self, ask: &Ask<'_>) -> Answer {
+        Ok(answer(200, &self.rotated(ask, ask.caller).await?))
+    }
+
+    /// Rotates the barrier for `caller`, who is the asking one with or without an approval.
+    pub(crate) async fn rotated(&self, ask: &Ask<'_>, caller: &Caller) -> Result<SealStatus, Error> {
         self.require_root(ask, Action::RotateBarrier).await?;
+        let by = match self.engine().clear_rotation(caller, SURFACE).await {
+            Ok(by) => by,
+            Err(asked @ Error::Asked(_)) => return Err(asked),
+            Err(error) => return Err(self.refused(ask, Action::RotateBarrier, error).await),
+        };
         match self.parts.back.rotate().await {
             Ok(seal) => {
-                let kept = self.note(ask, Action::RotateBarrier, Outcome::Ok, &format!("barrier key {}", seal.barrier_version)).await;
+                let by = if by.is_empty() { by } else { format!("; {by}") };
+                let kept = self.note(ask, Action::RotateBarrier, Outcome::Ok, &format!("barrier key {}{by}", seal.barrier_version)).await;
                 kept.map_err(|unkept| Error::Unrecorded { revision: self.engine().revision(), why: unkept.to_string() })?;
-                Ok(answer(200, &seal))
+                Ok(seal)
             }
-            Err(error) => Err(self.refused(ask, Action::RotateBarrier, error).await.into()),
+            Err(error) => Err(self.refused(ask, Action::RotateBarrier, error).await),
         }
     }
 

@@ -217,6 +217,7 @@ pub fn prefix_info(grant: &PrefixGrant) -> PrefixInfo {
         prefix: grant.prefix.to_string(),
         grants: acl_entries(&grant.acl),
         any_user_creates: grant.any_user_creates,
+        rules: super::rule_entries(&grant.rules),
         etag: Some(etag_of(grant.incarnation, grant.generation)),
     }
 }

@@ -75,7 +75,7 @@ pub(super) async fn edit_prefix(session: &Session, prefix: &Prefix, change: impl
         let mut info = present(session, prefix).await?;
         let etag = info.etag.take();
         change(&mut info);
-        let is_empty = info.grants.is_empty() && !info.any_user_creates;
+        let is_empty = info.grants.is_empty() && !info.any_user_creates && info.rules.is_empty();
         let done = match is_empty {
             true => session.client.delete_prefix(prefix, etag.as_deref()).await,
             false => session.client.replace_prefix(prefix, &info, etag.as_deref()).await,
@@ -90,7 +90,7 @@ pub(super) async fn edit_prefix(session: &Session, prefix: &Prefix, change: impl
 async fn present(session: &Session, prefix: &Prefix) -> Result<PrefixInfo, Failure> {
     match session.client.prefix(prefix).await.map_err(|e| Failure::client(e, None)) {
         Err(failure) if failure.code == Code::NotFound => {
-            Ok(PrefixInfo { prefix: prefix.to_string(), grants: Vec::new(), any_user_creates: false, etag: None })
+            Ok(PrefixInfo { prefix: prefix.to_string(), grants: Vec::new(), any_user_creates: false, rules: Vec::new(), etag: None })
         }
         found => found,
     }

@@ -62,6 +62,8 @@ pub(super) enum Need {
     PrefixAdmin,
     /// `admin` on the empty prefix.
     RootAdmin,
+    /// To have to do with an approval; nobody has with one that is not there.
+    Concerned,
     /// Knox: a proven identity and a key that is there.
     KnoxAnyone,
     /// Knox: this right.
@@ -165,6 +167,7 @@ impl Facts {
         let if_so = |so: bool| if so { Allowed } else { Denied };
         match need {
             Need::Nothing | Need::Identity => Allowed,
+            Need::Concerned => Hidden,
             Need::AnyRight | Need::Shown | Need::Right(_) if rights.is_empty() => Hidden,
             Need::AnyRight | Need::Shown => Allowed,
             Need::Right(right) => if_so(rights.contains(right)),

@@ -73,7 +73,12 @@ fn knox(place: &Place, tail: &str) -> String {
 pub(super) const SECRET: &str = "c2VudGluZWwtb2YtdGhlLW1hdHJpeA==";
 const MORE: &str = "bW9yZQ==";
 
-use Need::{AnyRight, Creation, Identity, KnoxAccess, KnoxAnyone, KnoxCreation, KnoxRight, Nothing, PrefixAdmin, Right, RootAdmin, Shown};
+/// An approval that was never asked for. What there is to those that were, `approvals` tries.
+const APPROVAL: &str = "/api/v1/approvals/0123456789abcdef";
+
+use Need::{
+    AnyRight, Concerned, Creation, Identity, KnoxAccess, KnoxAnyone, KnoxCreation, KnoxRight, Nothing, PrefixAdmin, Right, RootAdmin, Shown,
+};
 
 /// The native surface.
 pub(super) const NATIVE: &[Row] = &[
@@ -128,6 +133,9 @@ pub(super) const NATIVE: &[Row] = &[
         let grants = json!([{ "principal": "user:keeper", "capabilities": ["list"] }]);
         Asked::json("PUT", format!("/api/v1/prefix?prefix={}", p.prefix), json!({ "prefix": p.prefix, "grants": grants }))
     }),
+    row("PUT", "/api/v1/prefix/rules", "replace a prefix's rules", PrefixAdmin, |p| {
+        Asked::json("PUT", format!("/api/v1/prefix/rules?prefix={}", p.prefix), json!({ "rules": [] }))
+    }),
     caring(
         Care::PrefixGone,
         row("DELETE", "/api/v1/prefix", "remove a prefix", PrefixAdmin, |p| {
@@ -143,6 +151,22 @@ pub(super) const NATIVE: &[Row] = &[
     once("GET", "/api/v1/audit", "search the audit log", RootAdmin, |_| Asked::new("GET", "/api/v1/audit?limit=1")),
     once("GET", "/api/v1/status", "status", RootAdmin, |_| Asked::new("GET", "/api/v1/status")),
     once("POST", "/api/v1/seal/rotate", "rotate the barrier", RootAdmin, |_| Asked::new("POST", "/api/v1/seal/rotate")),
+    row("GET", "/api/v1/keys/{id}/-/rules", "show rules", Right("list"), |p| Asked::new("GET", key(p, "/-/rules"))),
+    row("PUT", "/api/v1/keys/{id}/-/rules", "replace rules", Right("admin"), |p| {
+        Asked::json("PUT", key(p, "/-/rules"), json!({ "rules": [] }))
+    }),
+    once("GET", "/api/v1/approvals", "list approvals", Identity, |_| Asked::new("GET", "/api/v1/approvals")),
+    once("GET", "/api/v1/approvals/{id}", "show an approval", Concerned, |_| Asked::new("GET", APPROVAL)),
+    once("POST", "/api/v1/approvals/{id}/-/approve", "approve", Concerned, |_| {
+        Asked::json("POST", format!("{APPROVAL}/-/approve"), json!({ "hash": "0".repeat(64) }))
+    }),
+    once("POST", "/api/v1/approvals/{id}/-/reject", "reject", Concerned, |_| {
+        Asked::json("POST", format!("{APPROVAL}/-/reject"), json!({ "hash": "0".repeat(64) }))
+    }),
+    once("POST", "/api/v1/approvals/{id}/-/withdraw", "withdraw", Concerned, |_| {
+        Asked::json("POST", format!("{APPROVAL}/-/withdraw"), json!({}))
+    }),
+    once("POST", "/api/v1/approvals/{id}/-/run", "carry out", Concerned, |_| Asked::new("POST", format!("{APPROVAL}/-/run"))),
     once("GET", "/api/v1/whoami", "who am I", Identity, |_| Asked::new("GET", "/api/v1/whoami")),
     once("GET", "/api/v1/openapi.json", "the API's description", Nothing, |_| Asked::new("GET", "/api/v1/openapi.json")),
 ];

@@ -83,6 +83,7 @@ fn needs(need: Need) -> String {
         Need::RootAdmin => "`admin` on the empty prefix".to_owned(),
         Need::KnoxAnyone => "an identity (contract §§4.1, 4.5)".to_owned(),
         Need::KnoxAccess => "`admin`, and a list that Knox can express".to_owned(),
+        Need::Concerned => "to have asked, to be an approver, or `admin` on its target".to_owned(),
         Need::KnoxCreation => "a user, and `create` on a prefix or its rule".to_owned(),
     }
 }

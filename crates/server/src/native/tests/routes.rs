@@ -12,8 +12,18 @@ struct Row {
     stranger: &'static str,
 }
 
+/// Rules that bob alone has a say in.
+const RULES: &str = r#"{"rules":[{"operations":["delete"],"needed":1,"approvers":["user:bob"]}]}"#;
+
+/// What rows name before it is there.
+struct Made {
+    version: String,
+    approval: String,
+    hash: String,
+}
+
 /// One row per route; the compiler sees that none is forgotten.
-fn row(operation: Operation, version: &str) -> (Row, String) {
+fn row(operation: Operation, made: &Made) -> (Row, String) {
     use Operation as O;
     let data = base64(b"a value");
     let of = |target: &'static str, body: &str, right, stranger| Row { target, body: body.to_owned(), right, stranger };
@@ -46,13 +56,23 @@ fn row(operation: Operation, version: &str) -> (Row, String) {
         O::QueryAudit => of("/audit", "", ROOT, "403 denied"),
         O::ShowStatus => of("/status", "", ROOT, "403 denied"),
         O::RotateSeal => of("/seal/rotate", "", ROOT, "403 denied"),
+        O::ShowRules => key("/keys/team/db/-/rules", ""),
+        O::ReplaceRules => key("/keys/team/db/-/rules", RULES),
+        O::ReplacePrefixRules => of("/prefix/rules?prefix=team/", RULES, ALICE, "403 denied"),
+        O::ListApprovals => of("/approvals", "", ALICE, "nothing"),
+        O::ShowApproval => of("/approvals/APPROVAL", "", BOB, "404 not_found"),
+        O::Approve => of("/approvals/APPROVAL/-/approve", r#"{"hash":"HASH"}"#, BOB, "404 not_found"),
+        O::Reject => of("/approvals/APPROVAL/-/reject", r#"{"hash":"HASH"}"#, BOB, "404 not_found"),
+        O::Withdraw => of("/approvals/APPROVAL/-/withdraw", r#"{"comment":"later"}"#, ALICE, "404 not_found"),
+        O::RunApproval => of("/approvals/APPROVAL/-/run", "", ALICE, "404 not_found"),
         O::WhoAmI => of("/whoami", "", ALICE, "nothing"),
         O::LoginMethods => of("/login", "", ALICE, "nothing"),
         O::CreateSession | O::EndSession => unreachable!("`people` tries these, which need tokens that are good once"),
         O::Describe => of("/openapi.json", "", ALICE, "nothing"),
     };
-    let target = row.target.replace("VERSION", version);
-    (row, target)
+    let target = row.target.replace("VERSION", &made.version).replace("APPROVAL", &made.approval);
+    let body = row.body.replace("HASH", &made.hash);
+    (Row { body, ..row }, target)
 }
 
 /// Routes that `people` tries.
@@ -60,21 +80,31 @@ fn takes_used_tokens(operation: Operation) -> bool {
     matches!(operation, Operation::CreateSession | Operation::EndSession)
 }
 
-/// A world with a key that has an active second version.
-async fn world() -> (World, String) {
+/// A world with a key that has an active second version, and another whose deletion alice has asked bob to approve.
+async fn world(operation: Operation) -> (World, Made) {
     let world = World::new().await;
     world.create("team/db", "s3cret").await;
     let added = world.must(201, ALICE, "POST", "/keys/team/db/-/versions", &format!(r#"{{"data":"{}"}}"#, base64(b"s3cret"))).await;
     let version = added.json()["version"].as_str().unwrap().to_owned();
+    world.create("team/guarded", "s3cret").await;
+    world.must(200, ALICE, "PUT", "/keys/team/guarded/-/rules", RULES).await;
+    let asked = world.call(ALICE, "DELETE", "/keys/team/guarded", &[("Claviger-Ask", "it is old")], "").await;
+    assert_eq!(asked.status, 202, "{}", asked.text);
+    let word = |name: &str| asked.json()[name].as_str().unwrap().to_owned();
+    let made = Made { version, approval: word("id"), hash: word("hash") };
+    if operation == Operation::RunApproval {
+        let (target, body) = (format!("/approvals/{}/-/approve", made.approval), format!(r#"{{"hash":"{}"}}"#, made.hash));
+        world.must(200, BOB, "POST", &target, &body).await;
+    }
     world.records();
-    (world, version)
+    (world, made)
 }
 
 #[tokio::test]
 async fn every_route_needs_a_credential_refuses_strangers_and_serves_the_right_one() {
     for route in ROUTES.iter().filter(|route| !takes_used_tokens(route.operation)) {
-        let (world, version) = world().await;
-        let (row, target) = row(route.operation, &version);
+        let (world, made) = world(route.operation).await;
+        let (row, target) = row(route.operation, &made);
         let before = world.engine.revision();
         let name = format!("{} {target}", method_name(route.method));
 
@@ -107,7 +137,8 @@ async fn every_route_needs_a_credential_refuses_strangers_and_serves_the_right_o
         assert_eq!(right.status, route.status, "{name}: {}", right.text);
         assert_eq!(right.header("Claviger-Request-Id").len(), 32, "{name}");
         let kept = world.records();
-        assert_eq!(kept.len(), 1, "{name}");
+        // What is carried out has a record of its own beside the approval's use.
+        assert_eq!(kept.len(), 1 + usize::from(route.operation == Operation::RunApproval), "{name}");
         assert_eq!((kept[0].outcome, kept[0].request.as_str()), ("ok", right.header("Claviger-Request-Id")), "{name}");
         if route.needs != Needs::Nothing {
             assert_eq!(right.header("Cache-Control"), "no-store", "{name}");
@@ -118,8 +149,8 @@ async fn every_route_needs_a_credential_refuses_strangers_and_serves_the_right_o
 #[tokio::test]
 async fn no_route_answers_when_its_record_cannot_be_kept() {
     for route in ROUTES.iter().filter(|route| !takes_used_tokens(route.operation)) {
-        let (world, version) = world().await;
-        let (row, target) = row(route.operation, &version);
+        let (world, made) = world(route.operation).await;
+        let (row, target) = row(route.operation, &made);
         world.audit.full.store(true, Ordering::SeqCst);
         for token in [row.right, NOBODY, NO_CREDENTIAL] {
             let before = (world.engine.revision(), world.back.seal_status().barrier_version);
@@ -136,14 +167,16 @@ async fn a_key_that_one_may_not_know_of_looks_like_a_missing_one() {
     let of_keys = ROUTES.iter().filter(|r| r.pattern.contains("{id}"));
     let mut tried = 0;
     for route in of_keys {
-        let (world, version) = world().await;
-        let (row, hidden) = row(route.operation, &version);
-        let missing = hidden.replacen("team/db", "team/dc", 1);
+        let (world, made) = world(route.operation).await;
+        let (row, hidden) = row(route.operation, &made);
+        let missing = hidden.replacen("team/db", "team/dc", 1).replace(&made.approval, "0123456789abcdef");
         let hidden = world.call(NOBODY, method_name(route.method), &hidden, &[], &row.body).await;
         let missing = world.call(NOBODY, method_name(route.method), &missing, &[], &row.body).await;
         assert_eq!(hidden.without_request_id(), missing.without_request_id(), "{:?}", route.operation);
         let kept = world.records();
-        assert_eq!((kept[0].outcome, kept[1].outcome), ("denied", "not_found"), "the log knows the difference");
+        // Of approvals nobody but who is concerned learns anything, and the log has who that is.
+        let hidden = if route.pattern.starts_with("/approvals") { "not_found" } else { "denied" };
+        assert_eq!((kept[0].outcome, kept[1].outcome), (hidden, "not_found"), "the log knows the difference");
         tried += 1;
     }
     assert!(tried >= 12);
