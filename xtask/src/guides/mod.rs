@@ -45,7 +45,7 @@ enum Place {
 }
 
 /// The guides that are followed. Extend this table with each guide.
-const GUIDES: &[(&str, Place)] = &[("first-secret", Place::Here), ("production-one-machine", Place::Clean)];
+const GUIDES: &[(&str, Place)] = &[("first-secret", Place::Here), ("production-one-machine", Place::Clean), ("from-knox", Place::Here)];
 
 /// How long one block may take.
 const BLOCK_LIMIT: Duration = Duration::from_secs(600);

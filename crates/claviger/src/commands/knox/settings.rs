@@ -62,9 +62,9 @@ impl Site {
     /// Who may use the folder that `knox daemon` keeps.
     pub(super) fn modes(&self) -> Result<Modes, String> {
         match self.var("KNOX_FOLDER_MODES").as_deref() {
-            None | Some("owner") => Ok(Modes::OwnerOnly),
+            None | Some("owner-only") => Ok(Modes::OwnerOnly),
             Some("knox") => Ok(Modes::Knox),
-            Some(_) => Err("KNOX_FOLDER_MODES must be `owner` or `knox`".to_owned()),
+            Some(_) => Err("KNOX_FOLDER_MODES must be `owner-only` or `knox`".to_owned()),
         }
     }
 

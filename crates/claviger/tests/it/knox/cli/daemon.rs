@@ -100,7 +100,7 @@ fn a_registered_key_is_cached_kept_up_to_date_and_removed_when_it_is_unregistere
 fn the_folder_is_its_owners_only_unless_the_old_modes_are_asked_for() {
     let stage = Stage::new();
     stage.create_for_machine("cli:mine", b"hunter2");
-    let _daemon = Daemon::start(&stage, "owner");
+    let _daemon = Daemon::start(&stage, "owner-only");
     let registered = stage.as_machine(&["register", "-g", "-k", "cli:mine", "-t", "30s"]).output().unwrap();
     assert!(registered.status.success(), "{}", text(&registered.stderr));
     for (name, wanted) in [("", 0o700), (".registered", 0o600), ("v0/keys", 0o700), ("v0/keys/cli:mine", 0o600)] {
@@ -114,7 +114,7 @@ fn outages_refusals_and_deleted_keys_leave_the_copy() {
     for id in ["cli:stays", "cli:deleted", "cli:refused"] {
         stage.create_for_machine(id, b"hunter2");
     }
-    let daemon = Daemon::start(&stage, "owner");
+    let daemon = Daemon::start(&stage, "owner-only");
     std::fs::write(stage.folder().join(".registered"), "cli:stays\ncli:deleted cli:refused\tcli:never\n").unwrap();
     for id in ["cli:stays", "cli:deleted", "cli:refused"] {
         eventually(id, || cached(&stage, id));
@@ -143,7 +143,7 @@ fn a_tink_key_is_cached_with_its_combined_keyset_and_other_data_under_such_an_id
     for id in ["tink:aead:k", "tink:aead:bytes"] {
         stage.alice(&["access", "-r", "-M", id, "dev-machine"], b"");
     }
-    let daemon = Daemon::start(&stage, "owner");
+    let daemon = Daemon::start(&stage, "owner-only");
     let list = stage.home.path().join("ids");
     std::fs::write(&list, "tink:aead:bytes\ntink:aead:k\n").unwrap();
     let registered = stage.as_machine(&["register", "-f", list.to_str().unwrap()]).output().unwrap();
@@ -193,7 +193,7 @@ fn registering_with_a_timeout_says_what_it_waited_for_and_register_r_replaces_th
 #[test]
 fn the_daemon_ends_at_sigterm_with_success() {
     let stage = Stage::new();
-    let mut daemon = Daemon::start(&stage, "owner");
+    let mut daemon = Daemon::start(&stage, "owner-only");
     Command::new("kill").args(["-TERM", &daemon.child.id().to_string()]).status().unwrap();
     assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
 }
