@@ -5,7 +5,6 @@
 
 use crate::cache::{Cache, CacheError, Loaded};
 use crate::config::Config;
-use crate::knox_folder::{FolderError, KnoxFolder};
 use crate::knox_keeper::Keeper;
 use crate::persist::{self, Pending};
 use crate::reads::Reads;
@@ -30,9 +29,6 @@ pub enum AgentError {
     /// Its cache cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// Knox's folder cannot be kept.
-    #[error("knox.folder: {0}")]
-    Knox(#[from] FolderError),
     /// The system refused something.
     #[error("{step}: {source}")]
     Io {
@@ -50,13 +46,12 @@ pub struct Agent {
     cache: Arc<Cache>,
     loaded: Option<claviger_domain::Revision>,
     root: RootReport,
-    knox: Option<KnoxFolder>,
     socket: std::os::unix::net::UnixListener,
     reads: Reads,
 }
 
 impl Agent {
-    /// Opens the cache, the socket, the log of reads and Knox's folder.
+    /// Opens the cache, the socket and the log of reads.
     ///
     /// # Errors
     /// [`AgentError`]; nothing of another agent is touched.
@@ -76,9 +71,8 @@ impl Agent {
         let socket = serve::bind(&config.socket).map_err(io(format!("listening on {}", config.socket.display())))?;
         let reads = Reads::open(&config.reads_log, table.clone());
         let reads = reads.map_err(io(format!("opening the log of reads {} (node.reads_log)", config.reads_log.display())))?;
-        let knox = config.knox.as_ref().map(|knox| KnoxFolder::keep(&knox.folder, knox.modes)).transpose()?;
         let root = cache.root.clone();
-        Ok(Self { config, table, cache: Arc::new(cache), loaded: since, root, knox, socket, reads })
+        Ok(Self { config, table, cache: Arc::new(cache), loaded: since, root, socket, reads })
     }
 
     /// Follows and serves until SIGTERM or SIGINT. `memory` says whether memory is locked; `ready` is called when programs are served.
@@ -96,14 +90,14 @@ impl Agent {
     }
 
     async fn run_here(self, memory: String, ready: impl FnOnce()) -> Result<(), AgentError> {
-        let Self { config, table, cache, loaded, root, knox, socket, reads } = self;
+        let Self { config, table, cache, loaded, root, socket, reads } = self;
         let io = |step: &str| {
             let step = step.to_owned();
             move |source| AgentError::Io { step, source }
         };
         let mut terminate = signal(SignalKind::terminate()).map_err(io("listening to signals"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(io("listening to signals"))?;
-        let keeper = knox.map(|folder| Keeper::new(folder, table.clone())).transpose().map_err(io("watching Knox's folder"))?;
+        let keeper = config.knox.map(|knox| Keeper::new(knox, table.clone())).transpose().map_err(io("watching Knox's folder"))?;
         let pending = Arc::new(Pending::default());
         // Entries that were dropped at the start are off the index with the first step.
         pending.step(&table, loaded);

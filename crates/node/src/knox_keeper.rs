@@ -9,11 +9,13 @@
 //!
 //! Knox's own daemon may keep the same folder: both write whole files, and take the same lock.
 
+use crate::config::KnoxConfig;
 use crate::entry::EntryVersion;
 use crate::knox_folder::{CachedKey, FolderError, KnoxFolder, LOCK_LIMIT, Registrations, Unregistering};
 use crate::table::{Held, Table};
 use claviger_crypto::tink::Keyset;
 use claviger_domain::{KeyId, Revision, SecretBytes, Timestamp, VersionState};
+use parking_lot::Mutex;
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
@@ -25,12 +27,20 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 const EVERY: Duration = Duration::from_secs(600);
+/// While something is wrong with the folder.
+const EVERY_WHEN_WRONG: Duration = Duration::from_secs(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-/// Knox's folder of one agent.
+/// The folder while it can be used.
+type Place = Arc<Mutex<Option<Arc<KnoxFolder>>>>;
+
+/// Knox's folder of one agent. It may be unusable for a while: where everyone may write, anyone can lay snares, which must not keep the agent
+/// from its other work.
 pub(crate) struct Keeper {
-    folder: Arc<KnoxFolder>,
+    config: KnoxConfig,
+    place: Place,
     table: Arc<Table>,
+    changes: Arc<OwnedFd>,
     list_moved: Arc<Notify>,
     rule: Unregistering,
     /// What the files have, as far as this process wrote them.
@@ -47,40 +57,31 @@ struct Turn {
 }
 
 impl Keeper {
-    /// Watches the folder's list, and takes what it says now.
+    /// Takes what is registered as far as it can be read; listens to changes from now on.
     ///
     /// # Errors
-    /// The folder cannot be watched or its list not be read.
-    pub(crate) fn new(folder: KnoxFolder, table: Arc<Table>) -> std::io::Result<Self> {
-        let changes = inotify::init(CreateFlags::CLOEXEC)?;
-        // The folder and not the file: so a list that is replaced is heard of too.
-        let what =
-            WatchFlags::MODIFY | WatchFlags::ATTRIB | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::DELETE | WatchFlags::ONLYDIR;
-        inotify::add_watch(&changes, folder.path(), what)?;
+    /// The system gives no thread, or nothing to listen with.
+    pub(crate) fn new(config: KnoxConfig, table: Arc<Table>) -> std::io::Result<Self> {
+        let changes = Arc::new(inotify::init(CreateFlags::CLOEXEC)?);
         let list_moved = Arc::new(Notify::new());
-        let told = list_moved.clone();
-        std::thread::Builder::new().name("knox-list".to_owned()).stack_size(64 << 10).spawn(move || listen(&changes, &told))?;
-        let found = known(&folder, &table).map_err(std::io::Error::other)?;
-        table.set_knox_registered(found);
-        Ok(Self {
-            folder: Arc::new(folder),
-            table,
-            list_moved,
-            rule: Unregistering::default(),
-            written: BTreeMap::new(),
-            begun: Instant::now(),
-        })
+        let (heard, told) = (changes.clone(), list_moved.clone());
+        std::thread::Builder::new().name("knox-list".to_owned()).stack_size(64 << 10).spawn(move || listen(&heard, &told))?;
+        table.set_knox_registered(known(&config, &table));
+        let (rule, written) = (Unregistering::default(), BTreeMap::new());
+        Ok(Self { config, place: Place::default(), table, changes, list_moved, rule, written, begun: Instant::now() })
     }
 
     /// Keeps it, for ever.
     pub(crate) async fn run(mut self) {
-        tokio::task::spawn(remove_gone(self.folder.clone(), self.table.clone()));
+        tokio::task::spawn(remove_gone(self.place.clone(), self.table.clone()));
         let mut held = self.table.held_moved.subscribe();
         let mut is_whole = true;
         loop {
             held.mark_unchanged();
-            let look_again = self.turn(is_whole).await;
-            let wait = look_again.map_or(EVERY, |at| at.saturating_sub(self.begun.elapsed()).min(EVERY));
+            let (look_again, problem) = self.turn(is_whole).await;
+            let longest = if problem.is_some() { EVERY_WHEN_WRONG } else { EVERY };
+            self.table.health(|health| health.knox = problem);
+            let wait = look_again.map_or(longest, |at| at.saturating_sub(self.begun.elapsed()).min(longest));
             tokio::select! {
                 () = self.list_moved.notified() => is_whole = true,
                 () = tokio::time::sleep(wait) => is_whole = true,
@@ -89,14 +90,18 @@ impl Keeper {
         }
     }
 
-    /// One turn under the lock, or without it when somebody holds on to it.
-    async fn turn(&mut self, is_whole: bool) -> Option<Duration> {
-        let list = self.lock().await;
+    /// One turn under the lock, or without it when somebody holds on to it. Gives when to look again, and what is wrong.
+    async fn turn(&mut self, is_whole: bool) -> (Option<Duration>, Option<String>) {
+        let folder = match self.folder() {
+            Ok(folder) => folder,
+            Err(error) => return (None, Some(error.to_string())),
+        };
+        let list = lock(&folder).await;
         let lock_problem = match &list {
             Ok(_) => None,
             Err(error) => Some(format!("{error}; registrations wait, values are kept up to date")),
         };
-        let (folder, table, now) = (self.folder.clone(), self.table.clone(), self.begun.elapsed());
+        let (table, now) = (self.table.clone(), self.begun.elapsed());
         let (rule, written) = (std::mem::take(&mut self.rule), std::mem::take(&mut self.written));
         let work = move || take_turn(&folder, &table, list.ok(), rule, written, now, is_whole);
         let Turn { rule, written, look_again, problem } = match tokio::task::spawn_blocking(work).await {
@@ -106,33 +111,57 @@ impl Keeper {
             }
         };
         (self.rule, self.written) = (rule, written);
-        self.table.health(|health| health.knox = lock_problem.or(problem));
-        look_again
+        (look_again, lock_problem.or(problem))
     }
 
-    async fn lock(&self) -> Result<Registrations, FolderError> {
-        let begun = Instant::now();
-        loop {
-            match self.folder.try_lock()? {
-                Some(list) => return Ok(list),
-                None if begun.elapsed() >= LOCK_LIMIT => return Err(self.folder.locked()),
-                None => tokio::time::sleep(LOCK_PAUSE).await,
-            }
+    /// The folder, opened anew when it is another one than before.
+    fn folder(&mut self) -> Result<Arc<KnoxFolder>, FolderError> {
+        let mut place = self.place.lock();
+        if let Some(folder) = place.as_ref().filter(|folder| folder.is_still_there()) {
+            return Ok(folder.clone());
+        }
+        *place = None;
+        self.written.clear();
+        let folder = Arc::new(KnoxFolder::keep(&self.config.folder, self.config.modes)?);
+        // The folder and not the list: so a list that is replaced is heard of too.
+        let what =
+            WatchFlags::MODIFY | WatchFlags::ATTRIB | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::DELETE | WatchFlags::ONLYDIR;
+        if let Err(error) = inotify::add_watch(&*self.changes, folder.path(), what) {
+            tracing::warn!(%error, "changes of Knox's list are seen every ten minutes only");
+        }
+        *place = Some(folder.clone());
+        Ok(folder)
+    }
+}
+
+async fn lock(folder: &KnoxFolder) -> Result<Registrations, FolderError> {
+    let begun = Instant::now();
+    loop {
+        match folder.try_lock()? {
+            Some(list) => return Ok(list),
+            None if begun.elapsed() >= LOCK_LIMIT => return Err(folder.locked()),
+            None => tokio::time::sleep(LOCK_PAUSE).await,
         }
     }
 }
 
 /// What may be registered, before the first look by the rule: what the list says, and what was registered when this or another keeper
-/// last looked. An emptied list must not unregister it.
-fn known(folder: &KnoxFolder, table: &Table) -> Result<BTreeSet<KeyId>, FolderError> {
-    let mut known: BTreeSet<KeyId> = folder.cached_ids()?.into_iter().collect();
-    if let Some(list) = folder.try_lock()? {
-        known.extend(list.read()?.ids);
-    }
+/// last looked. Neither an emptied list nor one that cannot be read must unregister it.
+fn known(config: &KnoxConfig, table: &Table) -> BTreeSet<KeyId> {
+    let read = || -> Result<BTreeSet<KeyId>, FolderError> {
+        let folder = KnoxFolder::open(&config.folder)?;
+        let mut known: BTreeSet<KeyId> = folder.cached_ids()?.into_iter().collect();
+        if let Some(list) = folder.try_lock()? {
+            known.extend(list.read()?.ids);
+        }
+        Ok(known)
+    };
+    // What is wrong is said by the first turn.
+    let mut known = read().unwrap_or_default();
     // What is cached and on no other list was on this one.
     let held = table.all().into_iter().map(|held| held.entry.id.clone());
     known.extend(held.filter(|id| id.is_knox() && table.registered_by(id).is_empty()));
-    Ok(known)
+    known
 }
 
 /// Tells of each change of the list, for ever.
@@ -155,7 +184,7 @@ fn listen(changes: &OwnedFd, list_moved: &Notify) {
 }
 
 /// Removes what is explicitly gone as soon as the table says so.
-async fn remove_gone(folder: Arc<KnoxFolder>, table: Arc<Table>) {
+async fn remove_gone(place: Place, table: Arc<Table>) {
     let mut held = table.held_moved.subscribe();
     let mut done = BTreeMap::new();
     loop {
@@ -166,6 +195,8 @@ async fn remove_gone(folder: Arc<KnoxFolder>, table: Arc<Table>) {
             if done.get(&id) == Some(&revision) {
                 continue;
             }
+            // Where there is no usable folder, the turn that finds one again does it.
+            let Some(folder) = place.lock().clone() else { continue };
             match folder.remove_key(&id) {
                 Ok(_) => drop(done.insert(id, revision)),
                 Err(error) => tracing::error!(key.id = %id, %error, "a key that is gone stays in Knox's folder"),
@@ -195,6 +226,15 @@ fn take_turn(
                 problem = doubt.map(str::to_owned);
             }
             Err(error) => problem = Some(error.to_string()),
+        }
+    }
+    // Also what went while there was no usable folder.
+    for id in table.health(|health| health.gone.keys().cloned().collect::<Vec<_>>()) {
+        if id.is_knox()
+            && table.get(&id).is_none()
+            && let Err(error) = folder.remove_key(&id)
+        {
+            problem = Some(error.to_string());
         }
     }
     let wanted = table.registered();

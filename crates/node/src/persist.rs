@@ -15,8 +15,10 @@ use tokio::sync::Notify;
 
 /// How often the last contact is written while nothing else is, so that a restart knows how old its copies are.
 const CONTACT: Duration = Duration::from_secs(60);
-/// After a failed step.
+/// After a failed step, unless something new comes.
 const RETRY: Duration = Duration::from_secs(5);
+/// After a failed step in any case.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What waits to be written.
 #[derive(Default)]
@@ -93,7 +95,9 @@ pub async fn run(pending: Arc<Pending>, cache: Arc<Cache>, table: Arc<Table>) {
         let _ = tokio::time::timeout(CONTACT, pending.came.notified()).await;
         while let Err(why) = write_once(&pending, &cache, &table).await {
             table.health(|health| health.disk = Some(why));
-            tokio::time::sleep(RETRY).await;
+            // New work is a reason to try at once, but not without a pause.
+            tokio::time::sleep(PAUSE).await;
+            let _ = tokio::time::timeout(RETRY, pending.came.notified()).await;
         }
         table.health(|health| health.disk = None);
     }

@@ -268,8 +268,10 @@ impl Sync {
             health.gone.insert(id.clone(), (how, revision));
             health.refused.remove(id);
         });
-        self.table.remove(id);
         self.wanted.remove(id);
+        if !self.table.remove(id) {
+            return;
+        }
         self.pending.remove(id);
         self.pending.step(&self.table, self.saved);
         tracing::info!(key.id = %id, %revision, "`{id}` is {}: taken off this machine", how.name());
@@ -415,12 +417,13 @@ impl Sync {
 
     fn lost(&self, error: String) {
         let now = self.table.times.wall();
-        let was_live = self.table.health(|health| {
+        // Each reason once, not with every attempt.
+        let is_news = self.table.health(|health| {
             health.offline_since.get_or_insert(now);
-            health.error = Some(error.clone());
-            std::mem::replace(&mut health.is_live, false)
+            health.is_live = false;
+            health.error.replace(error.clone()).is_none_or(|before| before != error)
         });
-        if was_live {
+        if is_news {
             tracing::warn!("{error}; copies are given out meanwhile");
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! It shares two cores with the server it measures, so it is written to cost little: plain epoll,
 //! one receive and one send per request, requests built once. It deliberately knows nothing of
-//! Claviger: who starts it says what to send and what a right answer looks like. A single wrong
+//! Claviger, except in `nodes`, which runs the node agent's own code: who starts it says what to send and what a right answer looks like. A single wrong
 //! answer ends the run with an error, since figures about wrong answers mean nothing.
 //!
 //! On standard output it writes `measuring` when all connections are up and warm, and at the end
@@ -13,12 +13,14 @@ mod blocking;
 mod closed;
 mod connection;
 mod flip;
+mod nodes;
 mod once;
 mod report;
 mod requests;
 mod response;
 mod stream;
 mod tls;
+mod unix;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,6 +45,10 @@ enum Mode {
     Once(once::Once),
     /// Gives and takes a right in turn, and reports how soon readers are refused.
     Flip(flip::Flip),
+    /// Keeps one request in flight on each of N connections to a Unix socket for a fixed time.
+    Unix(unix::Unix),
+    /// Runs N node agents without sockets, and reports when each key left each of them.
+    Nodes(nodes::Nodes),
     /// Prints the name that a client certificate carries: its first DNS name, else its common name.
     Name {
         /// Certificate file, PEM.
@@ -77,6 +83,8 @@ fn main() -> anyhow::Result<()> {
         Mode::Watch(arguments) => stream::run(&arguments),
         Mode::Once(arguments) => once::run(&arguments),
         Mode::Flip(arguments) => flip::run(&arguments),
+        Mode::Unix(arguments) => unix::run(&arguments),
+        Mode::Nodes(arguments) => nodes::run(&arguments),
         Mode::Name { cert } => {
             println!("{}", tls::name_in_certificate(&cert)?);
             Ok(())

@@ -2,7 +2,7 @@
 
 use super::figure::Figure;
 use super::start::Goals;
-use super::{Bench, commands, disk, floor, poll, read, revoke, start, streams, writers};
+use super::{Bench, commands, disk, floor, node, poll, read, revoke, start, streams, writers};
 
 /// One line of work that is measured. It may give several figures, named after it.
 pub(super) struct Line {
@@ -108,6 +108,24 @@ pub(super) const LINES: &[Line] = &[
         measures: "`claviger run` of a program that does nothing, over that program alone",
         needs_claviger: true,
         run: |bench| commands::run(bench, "cli-run"),
+    },
+    Line {
+        name: "node-read",
+        measures: "reads of 1,000 cached secrets at the node agent's socket, 16 connections, and 1 for the latency",
+        needs_claviger: true,
+        run: |bench| node::read(bench, "node-read"),
+    },
+    Line {
+        name: "node-memory",
+        measures: "resident memory of the node agent with 1,000 secrets",
+        needs_claviger: true,
+        run: |bench| node::memory(bench, "node-memory"),
+    },
+    Line {
+        name: "node-revoke-1000",
+        measures: "from sending a revocation until the secret is off each of 1,000 node agents",
+        needs_claviger: true,
+        run: |bench| node::revoke(bench, "node-revoke-1000", 1_000),
     },
 ];
 

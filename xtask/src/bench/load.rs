@@ -198,6 +198,28 @@ impl Peer {
     }
 }
 
+/// Runs a closed loop on a Unix socket.
+pub(super) fn unix(bench: &Bench, socket: &Path, target: &str, numbers: u64, connections: usize, length: u64) -> anyhow::Result<Value> {
+    let mut command = Command::new(bench.programs.join("xtask-load"));
+    command.arg("unix").arg("--socket").arg(socket).args(["--target", target, "--numbers", &numbers.to_string()]);
+    command.args(["--connections", &connections.to_string(), "--length", &length.to_string()]);
+    command.args(["--warmup", &bench.warmup.as_secs_f64().to_string(), "--duration", &bench.window.as_secs_f64().to_string()]);
+    watched(&mut command, || Ok(()))
+}
+
+/// Runs many node agents of one configuration, calls `revoke` when all hold their keys, and returns when each key left each of them.
+pub(super) fn nodes(
+    bench: &Bench,
+    config: &Path,
+    folder: &Path,
+    nodes: usize,
+    revoke: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<Value> {
+    let mut command = Command::new(bench.programs.join("xtask-load"));
+    command.arg("nodes").arg("--config").arg(config).arg("--folder").arg(folder).args(["--nodes", &nodes.to_string()]);
+    watched(&mut command, revoke)
+}
+
 /// How a right is given and taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Change<'a> {

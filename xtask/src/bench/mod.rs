@@ -11,6 +11,7 @@ mod floor;
 mod lines;
 mod load;
 mod metrics;
+mod node;
 mod poll;
 mod process;
 mod read;

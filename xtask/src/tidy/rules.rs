@@ -79,7 +79,8 @@ pub(super) const CRATES: &[Crate] = &[
     },
     Crate { name: "xtask", may_use: &[], never_direct: &[], never_reach: &["tokio", "rustls"] },
     Crate { name: "xtask-floor", may_use: &[], never_direct: &[], never_reach: &[] },
-    Crate { name: "xtask-load", may_use: &[], never_direct: &[], never_reach: &["hyper"] },
+    // The bench runs a thousand agents in one process.
+    Crate { name: "xtask-load", may_use: &[NODE], never_direct: &[], never_reach: &["hyper"] },
 ];
 
 /// Crates of ours that any crate may use, but in tests only.

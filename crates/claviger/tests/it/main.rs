@@ -7,6 +7,7 @@ mod front;
 mod hygiene;
 mod knox;
 mod matrix;
+mod node;
 mod operation;
 mod records;
 mod smoke;

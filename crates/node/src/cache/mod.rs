@@ -177,7 +177,8 @@ impl Cache {
         for name in names {
             self.folder.remove(&name)?;
         }
-        loaded.since = index.since.filter(|_| loaded.entries.len() == index.entries.len());
+        // Kept although an entry may be missing, which is read anew anyway: without it the server would not tell what was revoked meanwhile.
+        loaded.since = index.since;
         Ok(())
     }
 

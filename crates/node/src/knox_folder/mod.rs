@@ -132,6 +132,13 @@ impl KnoxFolder {
         Ok(folder)
     }
 
+    /// Whether its path still leads to it.
+    #[must_use]
+    pub fn is_still_there(&self) -> bool {
+        let (Ok(open), Ok(found)) = (fstat(&self.root), rustix::fs::stat(&self.path)) else { return false };
+        (open.st_dev, open.st_ino) == (found.st_dev, found.st_ino)
+    }
+
     /// The folder's path.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -77,6 +77,24 @@ fn the_list_keeps_its_inode_whoever_changes_it() {
     assert_eq!(fs::metadata(folder.list_path()).unwrap().ino(), before);
 }
 
+/// As Knox's daemon listens: on the list's inode.
+#[test]
+fn who_watches_the_lists_inode_hears_of_every_change_even_of_none() {
+    use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+    let (_dir, folder) = folder(Modes::Knox);
+    let watch = inotify::init(CreateFlags::NONBLOCK).unwrap();
+    inotify::add_watch(&watch, folder.list_path(), WatchFlags::ALL_EVENTS).unwrap();
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut heard = || {
+        let mut reader = Reader::new(&watch, &mut buffer);
+        std::iter::from_fn(|| reader.next().ok().map(|event| event.events())).filter(|e| e.contains(inotify::ReadFlags::MODIFY)).count()
+    };
+    for ids in [&["a", "b"][..], &["a", "b"], &["c"]] {
+        register(&folder, ids);
+        assert!(heard() > 0, "{ids:?}");
+    }
+}
+
 #[test]
 fn the_lock_is_held_by_one_and_its_holder_is_named() {
     let (_dir, folder) = folder(Modes::OwnerOnly);

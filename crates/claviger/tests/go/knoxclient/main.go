@@ -104,6 +104,7 @@ func main() {
 	host := flag.String("host", "", "address of the server")
 	certificate := flag.String("certificate", "", "the machine's certificate")
 	key := flag.String("key", "", "its key")
+	folder := flag.String("folder", "", "do something with this cache folder instead: register, unregister, get ID, or daemon")
 	flag.Parse()
 	pair, err := tls.LoadX509KeyPair(*certificate, *key)
 	must("loading the machine's certificate", err)
@@ -113,6 +114,10 @@ func main() {
 		machine:    pair,
 		admin:      os.Getenv("KNOX_USER_AUTH"),
 		stranger:   os.Getenv("KNOX_STRANGER_AUTH"),
+	}
+	if *folder != "" {
+		s.shares(*folder, flag.Args())
+		return
 	}
 	s.creates()
 	s.reads()

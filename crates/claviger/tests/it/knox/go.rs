@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 /// The client, built once; `None` where there is no Go.
-static CLIENT: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+pub(crate) static CLIENT: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
     if Command::new("go").arg("version").output().is_err() {
         return None;
     }

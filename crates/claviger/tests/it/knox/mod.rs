@@ -5,7 +5,7 @@ mod beside_native;
 mod cli;
 mod credentials;
 mod documents;
-mod go;
+pub(crate) mod go;
 mod golden;
 mod log;
 mod matrix;
