@@ -60,6 +60,7 @@ pub(super) fn package(source: &Source, program: &Path, papers: &Papers, out: &Pa
     for unit in &units {
         stage.put(&format!("usr/lib/systemd/system/{}", name_of(unit)), 0o644, &fs::read(unit)?)?;
     }
+    stage.put("usr/lib/sysusers.d/claviger-node.conf", 0o644, source.text("deploy/sysusers/claviger-node.conf")?.as_bytes())?;
     for (page, text) in &papers.manual {
         stage.zipped(&format!("usr/share/man/man1/{page}"), text)?;
     }

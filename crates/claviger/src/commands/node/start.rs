@@ -13,7 +13,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 pub(crate) struct Start {
     /// The agent's configuration.
-    #[arg(long, value_name = "FILE", default_value = "/etc/claviger/node.toml")]
+    #[arg(long, value_name = "FILE", default_value = "/etc/claviger-node/node.toml")]
     config: PathBuf,
     /// Listen on this socket instead of node.socket.
     #[arg(long, value_name = "PATH")]

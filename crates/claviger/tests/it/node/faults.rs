@@ -247,7 +247,7 @@ fn lay_snares(knox: &Path, victim: &Path, elsewhere: &Path, over: &AtomicBool) {
                 let _ = symlink(victim, &name);
             }
         }
-        if round % 8 == 0 {
+        if round.is_multiple_of(8) {
             let _ = fs::rename(knox.join("v0"), knox.join(format!("old{round}")));
             let _ = symlink(elsewhere, knox.join("v0"));
         }
