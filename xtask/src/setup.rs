@@ -31,6 +31,7 @@ const TO_TEST: &[Package] = &[
     Package { name: "openssh-client", program: "ssh-keygen", why: "the same, for OpenSSH's form" },
     Package { name: "age", program: "age", why: "tests that exports are read and written by age itself" },
     Package { name: "git", program: "git", why: "tests that search repositories" },
+    Package { name: "nodejs", program: "node", why: "the test that runs the page which opens shares" },
     Package { name: "procps", program: "kill", why: "tests that end or signal a process" },
     Package { name: "e2fsprogs", program: "chattr", why: "tests of files that even root cannot write" },
     Package { name: "mount", program: "mount", why: "tests of a full disk" },

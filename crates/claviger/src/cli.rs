@@ -66,6 +66,7 @@ enum Command {
     Import(import::Import),
     Export(export::Export),
     Scan(scan::Scan),
+    Share(share::Share),
     #[command(subcommand)]
     Generate(generate::Generate),
     /// Make an active version the primary one.
@@ -149,6 +150,7 @@ impl Cli {
             Command::Diff(c) => online(global, async |s| c.run(s).await),
             Command::Import(c) => online(global, async |s| c.run(s).await),
             Command::Export(c) => online(global, async |s| c.run(s).await),
+            Command::Share(c) => online(global, async |s| c.run(s).await),
             Command::Scan(c) if c.is_offline() => c.install(global.json),
             Command::Scan(c) => online(global, async |s| c.run(s).await),
             Command::Generate(c) if c.has_target() => online(global, async |s| c.put(s).await),

@@ -229,6 +229,12 @@ impl Client {
         self.call(request.json(&body)).await?.json()
     }
 
+    /// Gives the ciphertext of a share, which uses a view up. `token` is base64.
+    pub async fn open_share(&self, id: &str, token: &str) -> Answered<wire::OpenedShare> {
+        let body = wire::OpenShare { id: id.to_owned(), token: token.to_owned() };
+        self.call(Request::new("POST", "/api/v1/share/open").json(&body)).await?.json()
+    }
+
     /// All prefix grants that the caller may see.
     pub async fn prefixes(&self) -> Answered<wire::PrefixList> {
         self.get("/api/v1/prefixes".to_owned()).await

@@ -66,6 +66,12 @@ impl Client {
         }
     }
 
+    /// The server as an URL begins: `https://HOST:PORT`.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        format!("https://{}", self.0.address)
+    }
+
     /// The server, as messages name it.
     pub(crate) fn address(&self) -> String {
         self.0.address.to_string()

@@ -12,6 +12,8 @@ pub enum Action {
     BulkRead,
     /// Fingerprints of several keys' data were asked for, by which it is found in files.
     Fingerprint,
+    /// A share was opened, or tried to be.
+    OpenShare,
     /// A key's metadata was asked for.
     Inspect,
     /// Key ids were listed or searched.
@@ -127,6 +129,7 @@ impl Action {
             Self::Read => "read",
             Self::BulkRead => "bulk_read",
             Self::Fingerprint => "fingerprint",
+            Self::OpenShare => "open_share",
             Self::Inspect => "inspect",
             Self::List => "list",
             Self::Poll => "poll",

@@ -53,6 +53,12 @@ impl Caller {
         Self { proven: Arc::from([]), also: None, system: Some(reason), approving: Approving::Plain, request_id, address: None }
     }
 
+    /// Somebody who has proven nothing. No grant reaches him; he acts only by another's word for one thing, such as a share's token.
+    #[must_use]
+    pub fn anonymous(request_id: RequestId, address: Option<IpAddr>) -> Self {
+        Self { proven: Arc::from([]), also: None, system: None, request_id, address }
+    }
+
     /// The same caller with the identities that his certificate proves as well, and that he could go by in another request.
     /// They give him no rights now; they count where nobody may grant to himself. A machine's name may be a wildcard.
     #[must_use]
@@ -106,9 +112,10 @@ impl Caller {
         self.system
     }
 
-    /// The name for messages and the change table: the default identity's, or `claviger`.
+    /// The name for messages and the change table: the default identity's, `claviger`, or `anonymous`.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.default_identity().map_or("claviger", Identity::id)
+        let nobody = if self.system.is_some() { "claviger" } else { "anonymous" };
+        self.default_identity().map_or(nobody, Identity::id)
     }
 }

@@ -361,7 +361,7 @@ impl Engine {
         if now == read { Ok(()) } else { Err(ApprovalProblem::Stale.into()) }
     }
 
-    async fn stored(&self, key: &KeyRef, version: VersionId) -> Result<(Sealed, Sealed), Error> {
+    pub(crate) async fn stored(&self, key: &KeyRef, version: VersionId) -> Result<(Sealed, Sealed), Error> {
         let missing = || Error::Damaged { id: key.id.to_string(), why: format!("the data of version {version} is missing") };
         self.store.version(key, version).await?.ok_or_else(missing)
     }
@@ -937,7 +937,7 @@ fn last_rights(acl: &Acl, separate_duties: bool, covering: &[Arc<PrefixGrant>]) 
 }
 
 /// The versions a reader gets. What has passed its lifetime is never among them ▲.
-fn choose(meta: &KeyMeta, select: Select, now: Timestamp) -> Result<Vec<Version>, Error> {
+pub(crate) fn choose(meta: &KeyMeta, select: Select, now: Timestamp) -> Result<Vec<Version>, Error> {
     use VersionState::{Active, Destroyed, Primary};
     let alive = |v: &Version| v.end_of_life(meta.max_lifetime).is_none_or(|end| now < end);
     if let Select::One(id) = select {

@@ -15,6 +15,7 @@ mod prefixes;
 mod query;
 mod rights;
 mod salvage;
+mod shares;
 mod start;
 mod telling;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use policy::{AccessPolicy, Policy, Question};
 pub use prefixes::PrefixEdit;
 pub use query::{Disclosure, KeyPage, Listed, Pattern, Reached};
 pub use rights::RightsEdit;
+pub use shares::{OpenedShare, ShareRule};
 pub use start::{CheckReport, Engine, Settings, StartReport, Started, check, initialise};
 pub use telling::Telling;
 

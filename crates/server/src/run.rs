@@ -12,6 +12,7 @@ use crate::knox::{Knox, KnoxLog};
 use crate::listen::{Identity, Listener, ListenerConfig, Protocols, Security, Serving, TlsHandle, serve};
 use crate::metrics::Metrics;
 use crate::native::{Native, NativeParts};
+use crate::native::{SHARE_RULE, Sharing};
 use crate::people::People;
 use crate::people::github::Github;
 use crate::retention;
@@ -33,6 +34,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How often expired shares are looked for. An expired one is not given out, swept or not.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// Name of the audit log's signing key and origin.
 const LOG_NAME: &str = "claviger-audit";
@@ -397,6 +401,7 @@ pub async fn start(config: &Config, tokens: Option<TokenTable>, hardened: Harden
             back,
             clock: clock.clone(),
             max_value: config.keys.max_value,
+            sharing: config.sharing,
             watches_per_identity: config.watches_per_identity,
             shutdown: shutdown.clone(),
         })
@@ -543,6 +548,7 @@ impl Server {
     pub async fn run_until_signal(mut self) -> Result<()> {
         let mut look = tokio::time::interval(Duration::from_secs(1));
         let retaining = self.retain();
+        let sweeping = self.sweep_shares();
         loop {
             tokio::select! {
                 _ = self.signals.terminate.recv() => break,
@@ -567,8 +573,28 @@ impl Server {
             // It holds what the stop waits for. That it was ended is no news.
             let _ = retaining.await;
         }
+        if let Some(sweeping) = sweeping {
+            sweeping.abort();
+            let _ = sweeping.await;
+        }
         self.stop().await;
         Ok(())
+    }
+
+    /// Starts the task that deletes expired shares, where there are shares.
+    fn sweep_shares(&self) -> Option<tokio::task::JoinHandle<()>> {
+        if self.reloader.config.sharing == Sharing::Off {
+            return None;
+        }
+        let app = self.app.clone();
+        Some(tokio::spawn(async move {
+            loop {
+                if let Err(error) = app.engine.expire_shares(SHARE_RULE, app.callers.request_id()).await {
+                    tracing::warn!(%error, "expired shares are deleted later");
+                }
+                tokio::time::sleep(SWEEP).await;
+            }
+        }))
     }
 
     /// Starts the task that removes old audit records, where the configuration wants that.

@@ -4,3 +4,4 @@ pub mod fingerprint;
 pub mod knox;
 pub mod native;
 pub mod parts;
+pub mod share;

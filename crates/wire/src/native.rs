@@ -333,6 +333,25 @@ pub struct NotFingerprinted {
     pub why: String,
 }
 
+/// A request to open a share.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OpenShare {
+    /// The share's id, as the link has it.
+    pub id: String,
+    /// The token that is derived of the link's key, in base64.
+    pub token: String,
+}
+
+/// A share's ciphertext; a view was used up.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct OpenedShare {
+    /// AES-256-GCM's ciphertext and tag in base64; what opens it is derived of the link's key.
+    pub data: String,
+    /// Views that are left.
+    pub views_left: u32,
+}
+
 /// A page of keys.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct KeyPage {

@@ -30,6 +30,7 @@ pub(crate) mod seal;
 #[cfg(feature = "server")]
 pub(crate) mod server;
 pub(crate) mod set;
+pub(crate) mod share;
 pub(crate) mod states;
 pub(crate) mod status;
 pub(crate) mod versions;

@@ -11,6 +11,7 @@ pub use raw::Raw;
 pub use reference::{FieldReference, fields, reference};
 
 use crate::http::Limits;
+use crate::native::Sharing;
 use claviger_audit::AlertLimits;
 use claviger_authn::{DenialLimits, MachineNames, NameCase, WildcardNames};
 use claviger_domain::{Grant, Preset, Principal, TrustDomain};
@@ -66,6 +67,8 @@ pub struct Config {
     pub knox: Option<KnoxConfig>,
     /// Whether the native surface is on.
     pub native: bool,
+    /// Who may open shares.
+    pub sharing: Sharing,
     /// Sizes and defaults of keys.
     pub keys: claviger_engine::Settings,
     /// Logging.
@@ -242,7 +245,7 @@ impl Config {
     }
 
     fn resolve(raw: Raw, source: &Source<'_>, dev: bool) -> Result<Self, ConfigError> {
-        let Raw { server, tls, limits, store, root, audit, auth, knox, native, keys, log, dev: dev_section } = raw;
+        let Raw { server, tls, limits, store, root, audit, auth, knox, native, share, keys, log, dev: dev_section } = raw;
         if !dev && !dev_section.user.is_empty() {
             return Err(source.error("dev.user", "static users are for `--dev` only; remove the section and use certificates"));
         }
@@ -283,10 +286,20 @@ impl Config {
             auth: resolve_auth(auth, source)?,
             knox: knox.enabled.then(|| resolve_knox(&knox, source)).transpose()?,
             native: native.enabled.unwrap_or(true),
+            sharing: resolve_sharing(&share, source)?,
             keys: resolve_keys(&keys, &knox, store.accept_tampering.unwrap_or(false), source)?,
             log: resolve_log(&log, source)?,
             dev_users: dev_section.user.into_iter().map(|u| DevUser { name: u.name, groups: u.groups, token: u.token }).collect(),
         })
+    }
+}
+
+fn resolve_sharing(raw: &raw::Share, source: &Source<'_>) -> Result<Sharing, ConfigError> {
+    match (raw.enabled, raw.anonymous) {
+        (false, false) => Ok(Sharing::Off),
+        (true, false) => Ok(Sharing::Proven),
+        (true, true) => Ok(Sharing::Anybody),
+        (false, true) => Err(source.error("share.anonymous", "shares are off; turn on `share.enabled` too, or leave this out")),
     }
 }
 

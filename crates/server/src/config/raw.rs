@@ -21,6 +21,7 @@ pub struct Raw {
     pub(super) auth: Auth,
     pub(super) knox: Knox,
     pub(super) native: Native,
+    pub(super) share: Share,
     pub(super) keys: Keys,
     pub(super) log: Log,
     pub(super) dev: Dev,
@@ -113,6 +114,7 @@ section!(Knox {
     log_service: Option<String>,
 });
 section!(Native { enabled: Option<bool> });
+section!(Share { enabled: bool, anonymous: bool });
 section!(Keys { max_value: Option<usize>, max_versions: Option<usize>, max_answer: Option<usize>, inline_limit: Option<usize>, default_grants: Vec<String> });
 section!(Log { format: Option<String>, filter: Option<String> });
 section!(Dev { user: Vec<DevUser> });

@@ -360,6 +360,20 @@ const FIELDS: &[Field] = &[
     ("knox", "log", "\"/var/log/claviger/knox.log\"", "off", "Knox's own access log lines. Reopened on SIGHUP."),
     ("knox", "log_service", "\"knox\"", "omitted", "The `service` member of those lines."),
     ("native", "enabled", "true", "true", "Serves Claviger's own API under `/api/v1`."),
+    (
+        "share",
+        "enabled",
+        "true",
+        "false",
+        "One-time share links can be opened by proven callers. A share is a key below `shares/`: who may make some is a matter of rights there. Expired ones are deleted within a minute.",
+    ),
+    (
+        "share",
+        "anonymous",
+        "true",
+        "false",
+        "Anybody who has a link opens it without a credential, and `/api/v1/share` serves the page that does so in a browser.",
+    ),
     ("keys", "max_value", "1048576", "1 MiB", "Bytes that one version may have, up to 10 MiB."),
     (
         "keys",

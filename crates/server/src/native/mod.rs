@@ -24,6 +24,7 @@ mod rights;
 mod routes;
 mod server;
 mod session;
+mod share;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,8 @@ pub use openapi::openapi;
 pub(crate) use request::authorization;
 pub use routes::{Needs, Operation, Param, ROUTES, Route};
 pub(crate) use server::as_recorded;
+pub(crate) use share::RULE as SHARE_RULE;
+pub use share::Sharing;
 
 use crate::callers::{AuthFailure, Callers};
 use crate::http::{Connection, Head, Request, RequestBody, Response, Shutdown};
@@ -75,6 +78,8 @@ pub struct NativeParts {
     pub clock: Arc<dyn Clock>,
     /// Bytes of data that one version may have at most.
     pub max_value: usize,
+    /// Who may open shares.
+    pub sharing: Sharing,
     /// Streams that one identity may have open.
     pub watches_per_identity: usize,
     /// Ends streams.
@@ -199,6 +204,8 @@ impl Native {
         match route.operation {
             Operation::LoginMethods => self.login_methods(route, request, id).await,
             Operation::CreateSession => self.create_session(route, request, id).await,
+            Operation::SharePage | Operation::ShareScript => self.share_page(route, request, id).await,
+            Operation::OpenShare => self.open_share(route, request, id).await,
             _ => self.describe(route, request, id).await,
         }
     }
@@ -294,7 +301,12 @@ impl Native {
             Operation::Withdraw => Box::pin(self.withdraw(ask)),
             Operation::RunApproval => Box::pin(self.run_approval(ask)),
             Operation::EndSession => Box::pin(self.end_session(ask)),
-            Operation::Describe | Operation::LoginMethods | Operation::CreateSession => Box::pin(ready(Err(Fault::no_route().into()))),
+            Operation::Describe
+            | Operation::LoginMethods
+            | Operation::CreateSession
+            | Operation::SharePage
+            | Operation::ShareScript
+            | Operation::OpenShare => Box::pin(ready(Err(Fault::no_route().into()))),
         }
     }
 
@@ -381,12 +393,13 @@ impl Ask<'_> {
 
 /// The part of a request that an error is about, when the name is ours; what a client made up is not written down.
 fn known_part(field: &str) -> &str {
-    const PARTS: [&str; 33] = [
+    const PARTS: [&str; 34] = [
         "authorization",
         "path",
         "id",
         "ids",
         "session",
+        "token",
         "version",
         "state",
         "body",

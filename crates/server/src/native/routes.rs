@@ -143,6 +143,9 @@ pub enum Operation {
     Reject,
     Withdraw,
     RunApproval,
+    SharePage,
+    ShareScript,
+    OpenShare,
     Describe,
 }
 
@@ -371,6 +374,25 @@ pub const ROUTES: &[Route] = &[
             Concerned,
             "RunAnswer",
             "Carry out your request, exactly as it was approved, once.",
+        )
+    },
+    get(
+        "/share",
+        Operation::SharePage,
+        Needs::Nothing,
+        "object",
+        "The page (HTML) that opens one-time links, where shares are open to anybody.",
+    ),
+    get("/share.js", Operation::ShareScript, Needs::Nothing, "object", "The page's script."),
+    Route {
+        method: Method::Post,
+        request: Some("OpenShare"),
+        ..get(
+            "/share/open",
+            Operation::OpenShare,
+            Needs::Nothing,
+            "OpenedShare",
+            "Give a share's ciphertext to who shows its token, and use a view up. Needs a proven identity unless shares are open to anybody.",
         )
     },
     get("/openapi.json", Operation::Describe, Needs::Nothing, "object", "This document."),

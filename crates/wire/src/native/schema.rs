@@ -42,6 +42,8 @@ pub fn schemas() -> BTreeMap<String, Value> {
         named::<LoginIssuer>(),
         named::<LoginMethods>(),
         named::<NotFingerprinted>(),
+        named::<OpenShare>(),
+        named::<OpenedShare>(),
         named::<PlacedRule>(),
         named::<PrefixInfo>(),
         named::<PrefixList>(),

@@ -223,7 +223,15 @@ pub(super) fn anywhere() -> Place {
 
 /// Routes of which each request needs something that is good once, or that answer each time with something new. They are
 /// tried, by everybody, in the tests of people's logins.
-const ELSEWHERE: [&str; 3] = ["GET /api/v1/login", "POST /api/v1/session", "DELETE /api/v1/session"];
+const ELSEWHERE: [&str; 6] = [
+    "GET /api/v1/login",
+    "POST /api/v1/session",
+    "DELETE /api/v1/session",
+    // Shares are off unless configured; `tools/share.rs` tries them with no credential, a wrong token and the right one.
+    "GET /api/v1/share",
+    "GET /api/v1/share.js",
+    "POST /api/v1/share/open",
+];
 
 /// The native routes that have rows, and those that the served description has.
 pub(super) fn native_routes(described: &Value) -> (BTreeSet<String>, BTreeSet<String>) {

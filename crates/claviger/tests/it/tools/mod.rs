@@ -6,6 +6,7 @@ mod generate;
 mod import;
 mod put;
 mod scan;
+mod share;
 pub(crate) mod terminal;
 
 use claviger_testkit::TestServer;

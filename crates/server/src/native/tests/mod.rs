@@ -195,6 +195,7 @@ impl World {
             back: back.clone(),
             clock: clock.clone(),
             max_value: 64 << 10,
+            sharing: Default::default(),
             watches_per_identity: 8,
             shutdown: shutdown.clone(),
         });

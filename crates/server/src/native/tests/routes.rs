@@ -67,6 +67,7 @@ fn row(operation: Operation, made: &Made) -> (Row, String) {
         O::RunApproval => of("/approvals/APPROVAL/-/run", "", ALICE, "404 not_found"),
         O::WhoAmI => of("/whoami", "", ALICE, "nothing"),
         O::LoginMethods => of("/login", "", ALICE, "nothing"),
+        O::SharePage | O::ShareScript | O::OpenShare => unreachable!("`share` tries these, which are off unless configured"),
         O::CreateSession | O::EndSession => unreachable!("`people` tries these, which need tokens that are good once"),
         O::Describe => of("/openapi.json", "", ALICE, "nothing"),
     };
@@ -77,7 +78,8 @@ fn row(operation: Operation, made: &Made) -> (Row, String) {
 
 /// Routes that `people` tries.
 fn takes_used_tokens(operation: Operation) -> bool {
-    matches!(operation, Operation::CreateSession | Operation::EndSession)
+    use Operation as O;
+    matches!(operation, O::CreateSession | O::EndSession | O::SharePage | O::ShareScript | O::OpenShare)
 }
 
 /// A world with a key that has an active second version, and another whose deletion alice has asked bob to approve.

@@ -51,6 +51,7 @@ impl Site {
             back: world.back.clone(),
             clock: world.clock.clone(),
             max_value: 1024,
+            sharing: Default::default(),
             watches_per_identity: 8,
             shutdown: world.shutdown.clone(),
         });
