@@ -56,7 +56,7 @@ impl Caller {
     /// Somebody who has proven nothing. No grant reaches him; he acts only by another's word for one thing, such as a share's token.
     #[must_use]
     pub fn anonymous(request_id: RequestId, address: Option<IpAddr>) -> Self {
-        Self { proven: Arc::from([]), also: None, system: None, request_id, address }
+        Self { proven: Arc::from([]), also: None, system: None, approving: Approving::Plain, request_id, address }
     }
 
     /// The same caller with the identities that his certificate proves as well, and that he could go by in another request.

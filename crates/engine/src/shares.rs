@@ -9,7 +9,9 @@ use crate::keys::choose;
 use crate::start::Engine;
 use crate::{Entry, Error, Note, Precondition, Select, Surface};
 use claviger_domain::audit::{Action, Subject};
-use claviger_domain::{Caller, ExternalAllow, KeyId, KeyMeta, Labels, Permit, RequestId, Revision, SecretBytes, VersionId, authorize, cap};
+use claviger_domain::{
+    Caller, Deed, ExternalAllow, KeyId, KeyMeta, Labels, Permit, RequestId, Revision, SecretBytes, VersionId, authorize, cap,
+};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -91,6 +93,12 @@ impl Engine {
             let (version, value) = self.open_primary(&entry, &permit).await?.ok_or_else(missing)?;
             let data = redeem(value.expose()).map(SecretBytes::new).ok_or_else(missing)?;
             drop(value);
+            // What others must agree to does not go round them by a link ▲.
+            let deed = Deed::Read { key: id.clone(), select: Select::Primary };
+            if self.is_guarded(&deed, &entry.meta.rules) {
+                let rule = format!("to read below `{}` needs approval, so no link opens there", rule.prefix);
+                return Err(Error::invalid("id", rule));
+            }
             let left = views - 1;
             match self.use_view(caller.request_id, surface, rule, &entry.meta, left).await {
                 Ok(revision) => return Ok((OpenedShare { data, left }, version, revision)),

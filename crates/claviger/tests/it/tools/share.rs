@@ -211,3 +211,23 @@ fn the_page_opens_a_link_in_a_browsers_own_cryptography_and_loads_nothing_else()
     assert_eq!(open(&url).1, format!("0 {SECRET}"));
     assert!(open(&url).2.contains("404"), "{id}");
 }
+
+#[test]
+fn a_rule_of_approval_is_not_gone_round_by_a_link_or_by_fingerprints() {
+    let server = server_with(OPEN);
+    with_input(&server, &["put", "shares/plain"], "k3J9x0Qz-7LmP2");
+    let (url, id) = share(&server, &[], SECRET);
+    let rule = r#"{"rules":[{"operations":["read"],"needed":1,"approvers":["user:alice"]}]}"#;
+    let authorization = server.bearer();
+    let headers = [("Authorization", authorization.as_str()), ("Content-Type", "application/json")];
+    let mut client = server.client().unwrap();
+    let answer = client.request("PUT", "/api/v1/prefix/rules?prefix=shares/", &headers, rule.as_bytes()).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let (code, out, err) = finish(as_nobody(&server, &["share", "open", &url]), "");
+    assert!(code == 8 && out.is_empty() && err.contains("needs approval"), "{code} {err}");
+    assert!(done(&server, &["share", "list"]).contains(&format!("{id}  1 ")), "nothing was used up");
+    let ask = r#"{"ids":["shares/plain"]}"#;
+    let answer = client.request("POST", "/api/v1/fingerprints", &headers, ask.as_bytes()).unwrap();
+    let item = &answer.json()["items"][0];
+    assert!(item["error"].is_string() && item["prints"] == serde_json::json!([]), "{item}");
+}
