@@ -58,7 +58,7 @@ impl Engine {
         surface: Surface,
         rule: ShareRule,
         id: &KeyId,
-        redeem: impl Fn(&[u8]) -> Option<Vec<u8>>,
+        redeem: impl Fn(&SecretBytes) -> Option<SecretBytes>,
     ) -> Result<OpenedShare, Error> {
         let note = |subjects| Note { caller, surface, action: Action::OpenShare, subjects };
         match self.take_view(caller, surface, rule, id, redeem).await {
@@ -78,7 +78,7 @@ impl Engine {
         surface: Surface,
         rule: ShareRule,
         id: &KeyId,
-        redeem: impl Fn(&[u8]) -> Option<Vec<u8>>,
+        redeem: impl Fn(&SecretBytes) -> Option<SecretBytes>,
     ) -> Result<(OpenedShare, VersionId, Revision), Error> {
         let missing = || Error::NotFound("a share that can be opened with this".to_owned());
         for _ in 0..TRIES {
@@ -91,7 +91,7 @@ impl Engine {
             let word = ExternalAllow { by: Arc::from("the share's token") };
             let permit = authorize::<cap::Read>(caller, &entry.meta, [], Some(&word)).map_err(|_| missing())?;
             let (version, value) = self.open_primary(&entry, &permit).await?.ok_or_else(missing)?;
-            let data = redeem(value.expose()).map(SecretBytes::new).ok_or_else(missing)?;
+            let data = redeem(&value).ok_or_else(missing)?;
             drop(value);
             // What others must agree to does not go round them by a link ▲.
             let deed = Deed::Read { key: id.clone(), select: Select::Primary };

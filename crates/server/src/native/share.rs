@@ -7,7 +7,7 @@ use super::{FieldError, Native, Route, SURFACE, answer};
 use crate::http::{Request, RequestBody, Response};
 use crate::native::problem::Fault;
 use claviger_domain::audit::Outcome;
-use claviger_domain::{Caller, KeyId, RequestId};
+use claviger_domain::{Caller, KeyId, RequestId, SecretBytes};
 use claviger_engine::{Error, ShareRule};
 use claviger_wire::native::{OpenShare, OpenedShare, decode_base64, push_base64};
 use claviger_wire::share::{PREFIX, VIEWS, redeem};
@@ -71,7 +71,7 @@ impl Native {
             Ok(read) => read,
             Err(error) => return Err(self.invalid(head, connection, &caller, error).await),
         };
-        let redeemed = |value: &[u8]| redeem(value, &token).map(<[u8]>::to_vec);
+        let redeemed = |value: &SecretBytes| redeem(value.expose(), &token).map(|sealed| SecretBytes::new(sealed.to_vec()));
         match self.engine().open_share(&caller, SURFACE, RULE, &key, redeemed).await {
             Ok(opened) => {
                 let mut data = Vec::new();
