@@ -3,9 +3,11 @@
 use crate::commands::*;
 use crate::failure::{EXIT_CODES, Failure};
 use crate::parse;
+use crate::sessions::{KeptSession, Place};
 use clap::{Args, Parser, Subcommand};
-use claviger_client::{Client, Settings};
+use claviger_client::{Client, Credentials, Settings};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -106,6 +108,10 @@ enum Command {
     Seal(seal::Seal),
     /// Show the server's state; exits with 1 when something needs somebody now.
     Status(status::Status),
+    /// Log in at an issuer that the server names, in a browser.
+    Login(login::Login),
+    /// End your login at this server.
+    Logout(logout::Logout),
     /// Show who the server takes you for.
     Whoami(whoami::Whoami),
     /// Print a completion script for a shell.
@@ -173,6 +179,8 @@ impl Cli {
             Command::Audit(audit::Audit::Online(c)) => online(global, async |s| c.run(s).await),
             Command::Seal(c) => online(global, async |s| c.run(s).await),
             Command::Status(c) => online(global, async |s| c.run(s).await),
+            Command::Login(c) => at_server(global, async |s| c.run(s).await),
+            Command::Logout(c) => at_server(global, async |s| c.run(s).await),
             Command::Whoami(c) => online(global, async |s| c.run(s).await),
             Command::Completions(c) => c.run(),
             Command::Man(c) => c.run(global.json),
@@ -191,18 +199,50 @@ impl Cli {
     }
 }
 
-/// Runs a command that talks to a server, on one thread.
+/// Runs a command that talks to a server, on one thread. Without another credential the session of that server is used,
+/// if there is one.
 fn online(global: Global, command: impl AsyncFnOnce(&Session) -> Result<u8, Failure>) -> Result<u8, Failure> {
-    let (json, timeout) = (global.json, global.timeout);
-    let mut config = global.settings()?.resolve().map_err(|e| Failure::client(e.into(), None))?;
-    config.timeout = timeout;
-    let client = Client::new(config).map_err(|e| Failure::client(e, None))?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::other(format!("starting: {e}")))?;
-    runtime.block_on(command(&Session { client, json }))
+    let (json, mut config) = (global.json, global.config()?);
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        if matches!(config.credentials, Credentials::Nothing)
+            && let Some(kept) = KeptSession::find(Place::of(&config)).await?
+        {
+            config.credentials = Credentials::Session(Arc::new(kept));
+        }
+        let client = Client::new(config).map_err(|e| Failure::client(e, None))?;
+        command(&Session { client, json }).await
+    })
+}
+
+/// What a command works with that logs in or out.
+pub(crate) struct AtServer {
+    /// The server.
+    pub(crate) place: Place,
+    /// Whether to print JSON.
+    pub(crate) json: bool,
+}
+
+/// Runs a command that is about one's login at a server, without any credential.
+fn at_server(global: Global, command: impl AsyncFnOnce(&AtServer) -> Result<u8, Failure>) -> Result<u8, Failure> {
+    let json = global.json;
+    let place = Place::of(&global.config()?);
+    runtime()?.block_on(command(&AtServer { place, json }))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::other(format!("starting: {e}")))
 }
 
 impl Global {
+    /// The settings, checked.
+    fn config(self) -> Result<claviger_client::Config, Failure> {
+        let timeout = self.timeout;
+        let mut config = self.settings()?.resolve().map_err(|e| Failure::client(e.into(), None))?;
+        config.timeout = timeout;
+        Ok(config)
+    }
+
     /// The environment, with what flags say instead. A flag for one kind of credential puts the other kind aside.
     fn settings(self) -> Result<Settings, Failure> {
         let mut settings = Settings::from_env();

@@ -177,6 +177,7 @@ fn code_of(error: &Error) -> Code {
     match error {
         Error::Config(_) => Code::Usage,
         Error::Connect { .. } | Error::Broken { .. } | Error::Timeout { .. } => Code::Unavailable,
+        Error::SessionOver(_) => Code::Unauthenticated,
         Error::Refused { problem, .. } => code_of_problem(&problem.code),
         _ => Code::Other,
     }
@@ -208,7 +209,10 @@ fn next_step(error: &Error, code: Code, key: Option<&str>) -> Option<String> {
         (Error::Broken { .. } | Error::Timeout { .. }, _) => {
             format!("a read can simply be repeated; a change may have been made: look with `claviger info {key}` before you repeat it")
         }
-        (_, Code::Unauthenticated) => "set CLAVIGER_TOKEN, or CLAVIGER_CERT and CLAVIGER_KEY, to what this server accepts".to_owned(),
+        (Error::SessionOver(_), _) => "`claviger login` begins a new one".to_owned(),
+        (_, Code::Unauthenticated) => {
+            "run `claviger login`, or set CLAVIGER_TOKEN, or CLAVIGER_CERT and CLAVIGER_KEY, to what this server accepts".to_owned()
+        }
         (_, Code::Denied) => format!("`claviger whoami` says who you are; `claviger acl explain {key} TYPE:ID` says why, and a key's administrator can grant more"),
         _ if error.code() == Some("expired") => {
             format!("`claviger versions {key}` says which versions expired; add one with `claviger add {key} --promote`")

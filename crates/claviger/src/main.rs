@@ -13,6 +13,7 @@ mod memory;
 mod output;
 mod parse;
 mod random;
+mod sessions;
 mod wipe;
 
 use clap::Parser;

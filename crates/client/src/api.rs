@@ -86,6 +86,21 @@ fn did_not_fit(item: &SecretItem) -> bool {
 }
 
 impl Client {
+    /// How people log in, and a nonce for one login.
+    pub async fn login_methods(&self) -> Answered<wire::LoginMethods> {
+        self.get("/api/v1/login".to_owned()).await
+    }
+
+    /// Opens a session by an ID token, or renews one. It is not repeated once it may have arrived: a token is taken once.
+    pub async fn open_session(&self, wanted: &wire::CreateSession) -> Answered<wire::SessionInfo> {
+        self.call(Request::new("POST", "/api/v1/session").json(wanted)).await?.json()
+    }
+
+    /// Ends the login of the session by which one is here.
+    pub async fn end_session(&self) -> Answered<wire::Done> {
+        self.call(Request::new("DELETE", "/api/v1/session")).await?.json()
+    }
+
     /// The keys on which the caller has some right, a page at a time.
     pub async fn keys(&self, query: &KeysQuery) -> Answered<wire::KeyPage> {
         let limit = query.limit.map(|n| n.to_string());

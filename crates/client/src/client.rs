@@ -2,7 +2,7 @@
 
 use crate::backoff::Backoff;
 use crate::buffer::Buffer;
-use crate::config::{Address, Config, Credentials};
+use crate::config::{Address, Config, Credentials, Renew};
 use crate::http::{Body, Connection, Head};
 use crate::request::Request;
 use crate::{Error, tls};
@@ -25,11 +25,28 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     address: Address,
     tls: TlsConnector,
-    authorization: Option<Zeroizing<String>>,
+    authorization: Authorization,
     timeout: Duration,
     attempts: u32,
     idle: Mutex<Vec<Connection>>,
     server_time: Mutex<Option<(SystemTime, Instant)>>,
+}
+
+/// What stands in the header of each request.
+enum Authorization {
+    Nothing,
+    Fixed(Zeroizing<String>),
+    Session(Arc<dyn Renew>),
+}
+
+impl Authorization {
+    fn header(&self) -> Option<Zeroizing<String>> {
+        match self {
+            Self::Nothing => None,
+            Self::Fixed(value) => Some(value.clone()),
+            Self::Session(session) => Some(Zeroizing::new(format!("Bearer {}", *session.token()))),
+        }
+    }
 }
 
 /// A whole answer.
@@ -46,9 +63,10 @@ impl Client {
     pub fn new(config: Config) -> Result<Self, Error> {
         let tls = TlsConnector::from(Arc::new(tls::client_config(&config)?));
         let authorization = match config.credentials {
-            Credentials::Token(token) => Some(Zeroizing::new(format!("Bearer {}", *token))),
-            Credentials::Certificate { machine: Some(name), .. } => Some(Zeroizing::new(format!("Machine {name}"))),
-            Credentials::Certificate { machine: None, .. } | Credentials::Nothing => None,
+            Credentials::Token(token) => Authorization::Fixed(Zeroizing::new(format!("Bearer {}", *token))),
+            Credentials::Session(session) => Authorization::Session(session),
+            Credentials::Certificate { machine: Some(name), .. } => Authorization::Fixed(Zeroizing::new(format!("Machine {name}"))),
+            Credentials::Certificate { machine: None, .. } | Credentials::Nothing => Authorization::Nothing,
         };
         let Config { address, timeout, attempts, .. } = config;
         Ok(Self(Arc::new(Inner { address, tls, authorization, timeout, attempts, idle: Mutex::default(), server_time: Mutex::default() })))
@@ -81,11 +99,16 @@ impl Client {
     pub(crate) async fn call(&self, request: Request) -> Result<Answer, Error> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut attempt = 1;
+        let mut is_renewed = false;
         loop {
             let error = match self.attempt(&request).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
+            if !is_renewed && self.renewed(&error).await? {
+                is_renewed = true;
+                continue;
+            }
             if attempt >= self.0.attempts || !may_repeat(&request, &error) {
                 return Err(error);
             }
@@ -95,8 +118,25 @@ impl Client {
         }
     }
 
+    /// Renews the session where the server does not take it any more. Nothing was done by a request that was refused so.
+    async fn renewed(&self, error: &Error) -> Result<bool, Error> {
+        let Authorization::Session(session) = &self.0.authorization else { return Ok(false) };
+        if error.code() != Some("unauthenticated") {
+            return Ok(false);
+        }
+        let refused = session.token();
+        session.renew(&refused).await.map(|()| true).map_err(Error::SessionOver)
+    }
+
     /// Opens a stream: a connection of its own, whose body is read as it comes.
     pub(crate) async fn stream(&self, request: &Request) -> Result<(Connection, Body), Error> {
+        match self.open_stream(request).await {
+            Err(error) if self.renewed(&error).await? => self.open_stream(request).await,
+            opened => opened,
+        }
+    }
+
+    async fn open_stream(&self, request: &Request) -> Result<(Connection, Body), Error> {
         let mut connection = self.connect().await?;
         let opened = async {
             connection.send(&self.encode(request)).await?;
@@ -164,8 +204,8 @@ impl Client {
     }
 
     fn encode(&self, request: &Request) -> Buffer {
-        let authorization = self.0.authorization.as_ref().map(|value| value.as_str());
-        request.encode(&self.0.address.to_string(), authorization)
+        let authorization = self.0.authorization.header();
+        request.encode(&self.0.address.to_string(), authorization.as_ref().map(|value| value.as_str()))
     }
 }
 

@@ -5,6 +5,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -62,6 +64,8 @@ pub enum Credentials {
     Nothing,
     /// A bearer token.
     Token(Zeroizing<String>),
+    /// The token of a session that can be renewed.
+    Session(Arc<dyn Renew>),
     /// A client certificate.
     Certificate {
         /// The chain, leaf first.
@@ -71,6 +75,18 @@ pub enum Credentials {
         /// Which of the names in the certificate to claim.
         machine: Option<String>,
     },
+}
+
+/// A session whose token ends while the client lives.
+pub trait Renew: Send + Sync {
+    /// The token of now.
+    fn token(&self) -> Zeroizing<String>;
+
+    /// Gets another token than `refused`, which the server does not take any more.
+    ///
+    /// # Errors
+    /// Why there is none, for the person who waits.
+    fn renew<'a>(&'a self, refused: &'a str) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
 }
 
 /// What is wrong with the settings.
@@ -245,6 +261,7 @@ impl fmt::Debug for Credentials {
         f.write_str(match self {
             Self::Nothing => "Nothing",
             Self::Token(_) => "Token(…)",
+            Self::Session(_) => "Session(…)",
             Self::Certificate { .. } => "Certificate(…)",
         })
     }

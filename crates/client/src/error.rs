@@ -47,6 +47,9 @@ pub enum Error {
     /// What answered does not speak the native API.
     #[error("the server's answer is malformed: {0}")]
     Malformed(String),
+    /// The session is over, and could not be renewed.
+    #[error("the session is over: {0}")]
+    SessionOver(String),
     /// The server refused, and says why.
     #[error("{}", problem.detail)]
     Refused {
@@ -73,7 +76,7 @@ impl Error {
         match self {
             Self::Connect { .. } | Self::Broken { .. } | Self::Timeout { .. } => true,
             Self::Refused { problem, .. } => matches!(problem.status, 429 | 502..=504),
-            Self::Config(_) | Self::Tls { .. } | Self::Malformed(_) => false,
+            Self::Config(_) | Self::Tls { .. } | Self::Malformed(_) | Self::SessionOver(_) => false,
         }
     }
 

@@ -87,6 +87,14 @@ pub fn address(text: &str) {
     }
 }
 
+/// Reads bytes as what a browser brings back from a login.
+///
+/// # Panics
+/// When an answer is taken that does not know the login's state.
+pub fn landing(bytes: &[u8]) {
+    crate::oidc::fuzz_landing(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +109,12 @@ mod tests {
             answer(&bytes);
             json(&bytes, "SENTINEL");
             address(&String::from_utf8_lossy(&bytes));
+            landing(&bytes);
+        }
+
+        #[test]
+        fn landings_never_panic(query in "(state|code|iss|error|x)?=?[a-z%+&=0-9]{0,20}(&(state|code)=[a-z%0-9]{0,9}){0,3}") {
+            landing(format!("GET /callback?{query} HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n").as_bytes());
         }
 
         #[test]

@@ -1,6 +1,6 @@
 //! The client library of the native API: mutual TLS or a token, retry with jitter, and a watch that never loses its place.
 //!
-//! [`Client`] has one method for each route of `/api/v1`; [`Watch`] follows changes. What it deliberately does not do: it
+//! [`Client`] has one method for each route of `/api/v1`; [`Watch`] follows changes; [`oidc`] is how a person logs in. What it deliberately does not do: it
 //! keeps no cache, trusts no roots but those it is given, follows no redirect, and logs nothing. Secrets come out as
 //! [`claviger_domain::SecretBytes`], and the buffers they passed through are wiped.
 //!
@@ -18,6 +18,7 @@ mod error;
 pub mod fuzz;
 mod http;
 pub mod knox;
+pub mod oidc;
 mod request;
 mod secret;
 mod sse;
@@ -27,7 +28,7 @@ mod watch;
 pub use api::{AuditQuery, BulkRead, KeysQuery, ReachQuery, Which};
 pub use backoff::Backoff;
 pub use client::Client;
-pub use config::{Address, Config, ConfigError, Credentials, NotAName, Settings};
+pub use config::{Address, Config, ConfigError, Credentials, NotAName, Renew, Settings};
 pub use error::Error;
 pub use secret::{Secret, SecretItem, SecretVersion};
 pub use watch::{Change, Event, Watch, WatchRequest};

@@ -81,13 +81,18 @@ impl Target {
         Self { text: path.into(), separator: '?' }
     }
 
+    /// A target that has a query already.
+    pub(crate) fn going_on(target: impl Into<String>) -> Self {
+        Self { text: target.into(), separator: '&' }
+    }
+
     /// Adds a parameter.
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.text.push(self.separator);
         self.separator = '&';
         self.text.push_str(name);
         self.text.push('=');
-        percent_encode(value, &mut self.text);
+        push_encoded(value, &mut self.text);
         self
     }
 
@@ -110,7 +115,7 @@ impl Target {
 }
 
 /// RFC 3986 §2.3: everything but unreserved characters is encoded; `/` and `:` may stand in a query as they are.
-fn percent_encode(value: &str, out: &mut String) {
+pub(crate) fn push_encoded(value: &str, out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in value.bytes() {
         match byte {

@@ -4,6 +4,7 @@ use crate::config::{Config, ConfigError, Credentials};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 
 /// The TLS configuration for this server and caller.
@@ -24,10 +25,22 @@ pub(crate) fn client_config(config: &Config) -> Result<ClientConfig, ConfigError
         Credentials::Certificate { chain, key, .. } => {
             builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(|e| bad("CLAVIGER_CERT and CLAVIGER_KEY", e))?
         }
-        Credentials::Nothing | Credentials::Token(_) => builder.with_no_client_auth(),
+        Credentials::Nothing | Credentials::Token(_) | Credentials::Session(_) => builder.with_no_client_auth(),
     };
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Connections are kept alive; a resumed one would only keep session secrets in memory.
+    tls.resumption = Resumption::disabled();
+    Ok(tls)
+}
+
+/// The TLS configuration for a server that these roots vouch for, without a certificate of one's own.
+pub(crate) fn with_roots(certificates: Vec<CertificateDer<'static>>) -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    // A system's bundle may hold what rustls does not take.
+    roots.add_parsable_certificates(certificates);
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions()?;
+    let mut tls = builder.with_root_certificates(roots).with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     tls.resumption = Resumption::disabled();
     Ok(tls)
 }

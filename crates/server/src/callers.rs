@@ -449,13 +449,15 @@ impl Callers {
         if guessable {
             self.check(&self.guesses, connection)?;
         }
-        // That nobody could say whose a token is says nothing of who showed it.
-        let guessed = guessable && !looked_up.as_ref().is_some_and(LookedUp::is_outage);
+        let is_outage = looked_up.as_ref().is_some_and(LookedUp::is_outage);
         let proven = self.prove(connection, ground, header, rules, looked_up).and_then(|accepted| accepted.caller(connection, id));
         proven.map_err(|why| match why {
-            // A whole office is told at once that its sessions are over, as after a restart, and renews them.
-            Rejection::NoSession => self.login(connection).err().unwrap_or_else(|| AuthFailure::Unauthenticated(why.to_string())),
-            why => self.failed(connection, guessed, &why),
+            // That nobody could say whose a token is says nothing of who showed it; and a whole office is told at once that its
+            // sessions are over, as after a restart, and renews them.
+            why if is_outage || why == Rejection::NoSession => {
+                self.login(connection).err().unwrap_or_else(|| AuthFailure::Unauthenticated(why.to_string()))
+            }
+            why => self.failed(connection, guessable, &why),
         })
     }
 

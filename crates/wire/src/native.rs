@@ -529,6 +529,9 @@ pub struct LoginIssuer {
     pub client_id: String,
     /// What to ask for.
     pub scopes: Vec<String>,
+    /// What the provider shall ask the person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
     /// Whether the device flow is taken.
     pub device_flow: bool,
     /// Seconds after which a login is over, whatever is renewed.

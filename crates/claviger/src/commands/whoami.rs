@@ -21,6 +21,9 @@ impl Whoami {
             table.row([&format!("{}:{}", identity.r#type, identity.id), &identity.method, &identity.groups.join(",")]);
         }
         table.print()?;
+        if let Some(expires) = &who.session_expires {
+            output::line(&format!("session until {expires}, renewed by itself while the login lasts"))?;
+        }
         Ok(0)
     }
 }

@@ -9,6 +9,7 @@ mod knox;
 mod matrix;
 mod node;
 mod operation;
+mod people;
 mod records;
 mod smoke;
 mod tools;

@@ -31,6 +31,8 @@ pub struct IssuerConfig {
     pub rules: OidcRules,
     /// What a login asks for.
     pub scopes: Vec<String>,
+    /// `prompt` of a login; none when empty.
+    pub prompt: Option<String>,
     /// PEM file with the roots of its TLS certificates.
     pub ca: PathBuf,
     /// Whether that file was named, so that the command line trusts it for this issuer too.
@@ -107,6 +109,12 @@ fn issuer(name: &str, raw: &raw::Oidc, session_total: Duration, source: &Source<
     if !scopes.iter().any(|s| s == "openid") || !scopes.iter().all(is_scope) {
         return Err(wrong("scopes", "must have \"openid\", and no spaces within a scope"));
     }
+    // Core §11: without it a provider passes `offline_access` over.
+    let consent = || scopes.iter().any(|s| s == "offline_access").then(|| "consent".to_owned());
+    let prompt = raw.prompt.clone().or_else(consent).filter(|prompt| !prompt.is_empty());
+    if prompt.as_ref().is_some_and(|prompt| !["consent", "login", "select_account", "login consent"].contains(&prompt.as_str())) {
+        return Err(wrong("prompt", "must be \"consent\", \"login\", \"login consent\", \"select_account\", or empty"));
+    }
     let path = |field: &str, path: &Option<raw::Claim>| match path {
         Some(path) if path.path().iter().any(String::is_empty) => Err(wrong(field, "a claim's name may not be empty")),
         path => Ok(path.as_ref().map(raw::Claim::path).filter(|path: &ClaimPath| !path.is_empty())),
@@ -129,6 +137,7 @@ fn issuer(name: &str, raw: &raw::Oidc, session_total: Duration, source: &Source<
             session_total,
         },
         scopes,
+        prompt,
         has_own_ca: raw.ca.is_some(),
         ca: raw.ca.clone().unwrap_or_else(|| PathBuf::from(SYSTEM_ROOTS)),
         loopback_http,

@@ -80,6 +80,7 @@ section!(Oidc {
     issuer: Option<String>,
     client_id: Option<String>,
     scopes: Option<Vec<String>>,
+    prompt: Option<String>,
     algorithms: Option<Vec<String>>,
     user_claim: Option<Claim>,
     user_prefix: Option<String>,

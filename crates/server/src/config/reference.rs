@@ -266,6 +266,13 @@ const FIELDS: &[Field] = &[
     ),
     (
         "auth.oidc.NAME",
+        "prompt",
+        "\"consent\"",
+        "`consent` with the scope `offline_access`, else none",
+        "What a login asks the provider to ask the person: many providers give a refresh token only with `consent`. `\"\"` leaves it to the provider.",
+    ),
+    (
+        "auth.oidc.NAME",
         "device_flow",
         "false",
         "false",

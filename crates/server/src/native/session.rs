@@ -120,6 +120,7 @@ fn published(issuer: &Issuer) -> LoginIssuer {
         issuer: rules.issuer.clone(),
         client_id: rules.client_id.clone(),
         scopes: issuer.scopes.clone(),
+        prompt: issuer.prompt.clone(),
         device_flow: rules.device_flow,
         session_total: rules.session_total.as_secs(),
         ca: issuer.ca_pem.clone(),

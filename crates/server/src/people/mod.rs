@@ -45,6 +45,7 @@ pub struct People {
 pub(crate) struct Issuer {
     pub(crate) rules: OidcRules,
     pub(crate) scopes: Vec<String>,
+    pub(crate) prompt: Option<String>,
     /// Its own roots, where the configuration names some.
     pub(crate) ca_pem: Option<String>,
     pub(crate) loopback_http: bool,
@@ -176,6 +177,7 @@ impl Issuer {
             keys: IssuerKeys::new(config.rules.issuer.clone(), outbound, clock),
             rules: config.rules.clone(),
             scopes: config.scopes.clone(),
+            prompt: config.prompt.clone(),
             ca_pem: roots.filter(|_| config.has_own_ca),
             loopback_http: config.loopback_http,
         })

@@ -21,6 +21,7 @@ fn issuer(name: &'static str, provider: &Provider) -> crate::config::IssuerConfi
             session_total: Duration::from_secs(3600),
         },
         scopes: vec!["openid".into()],
+        prompt: None,
         ca: "/nowhere".into(),
         has_own_ca: false,
         loopback_http: true,
