@@ -35,6 +35,8 @@ const TO_TEST: &[Package] = &[
     Package { name: "procps", program: "kill", why: "tests that end or signal a process" },
     Package { name: "e2fsprogs", program: "chattr", why: "tests of files that even root cannot write" },
     Package { name: "mount", program: "mount", why: "tests of a full disk" },
+    Package { name: "nodejs", program: "node", why: "the OpenID provider that people log in at in tests" },
+    Package { name: "npm", program: "npm", why: "installing it" },
     Package { name: "python3", program: "python3", why: "tests that ask Google's Tink, which they install from PyPI" },
     Package { name: "python3-venv", program: "python3", why: "the folder that Tink is installed in" },
 ];
@@ -83,7 +85,33 @@ pub(crate) fn packages_to_build() -> anyhow::Result<()> {
 pub(crate) fn packages_to_test() -> anyhow::Result<()> {
     let mut all = missing(TO_BUILD, shell::has_program);
     all.extend(missing(TO_TEST, shell::has_program));
-    install(&all)
+    install(&all)?;
+    provider_library()
+}
+
+/// Where the committed list of the provider's packages is.
+pub(crate) const PROVIDER: &str = "crates/claviger/tests/data/oidc-provider";
+
+/// Installs npm's `oidc-provider` into the target folder, as the committed lock file has it, unless it is there.
+///
+/// # Errors
+/// npm fails.
+pub(crate) fn provider_library() -> anyhow::Result<()> {
+    let (from, to) = (shell::root().join(PROVIDER), shell::root().join("target/oidc-provider"));
+    let wanted = std::fs::read(from.join("package-lock.json"))?;
+    let installed = to.join("installed.json");
+    if std::fs::read(&installed).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&to)?;
+    for file in ["package.json", "package-lock.json"] {
+        std::fs::copy(from.join(file), to.join(file))?;
+    }
+    // No scripts of packages are run: what is needed of them is plain JavaScript.
+    let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+    shell::run(Command::new("npm").args(arguments).current_dir(&to))?;
+    // Last, since it says that the rest is there.
+    Ok(std::fs::write(installed, wanted)?)
 }
 
 /// Installs what building and giving out need: Debian packages, and Rust's library for static programs.

@@ -2,7 +2,7 @@
 
 use super::figure::Figure;
 use super::start::Goals;
-use super::{Bench, commands, disk, floor, node, poll, read, revoke, start, streams, writers};
+use super::{Bench, commands, disk, floor, login, node, poll, read, revoke, start, streams, writers};
 
 /// One line of work that is measured. It may give several figures, named after it.
 pub(super) struct Line {
@@ -126,6 +126,12 @@ pub(super) const LINES: &[Line] = &[
         measures: "from sending a revocation until the secret is off each of 1,000 node agents",
         needs_claviger: true,
         run: |bench| node::revoke(bench, "node-revoke-1000", 1_000),
+    },
+    Line {
+        name: "login",
+        measures: "`claviger login` with PKCE from start to exit, without what the provider and the person take",
+        needs_claviger: true,
+        run: |bench| login::figures(bench, "login"),
     },
 ];
 

@@ -10,6 +10,7 @@ mod figure;
 mod floor;
 mod lines;
 mod load;
+mod login;
 mod metrics;
 mod node;
 mod poll;

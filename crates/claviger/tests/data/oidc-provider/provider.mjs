@@ -2,10 +2,11 @@
 // HTTPS, and beside it what a test may change while it runs. Anybody logs in with any password.
 //
 // Environment: OIDC_PROVIDER (the library's index.js), PORT (0 takes a free one), CERT and KEY (PEM files), ALG (a signature
-// algorithm), ISS_PARAMETER=no (leaves `iss` out of answers). Prints `ready ISSUER`.
+// algorithm). Prints `ready ISSUER`, and for each line that it is given `spent MILLISECONDS`: its own time so far.
 import { generateKeyPairSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import https from 'node:https';
+import { createInterface } from 'node:readline';
 
 const { default: Provider, errors } = await import(process.env.OIDC_PROVIDER);
 const algorithm = process.env.ALG ?? 'ES256';
@@ -125,7 +126,11 @@ function control(response, url) {
   answer(response, 200, {});
 }
 
+let spent = 0;
+
 const server = https.createServer({ cert: readFileSync(process.env.CERT), key: readFileSync(process.env.KEY) }, (request, response) => {
+  const begun = performance.now();
+  response.on('finish', () => (spent += performance.now() - begun));
   const url = new URL(request.url, issuer);
   if (url.pathname.startsWith('/test/')) return control(response, url);
   if (url.pathname === '/user' || url.pathname === '/user/orgs') return void github(request, response, url);
@@ -140,4 +145,6 @@ server.listen(Number(process.env.PORT ?? 0), '127.0.0.1', () => {
   console.info = () => {};
 });
 // It ends with whoever started it.
-process.stdin.on('end', () => process.exit(0)).resume();
+createInterface({ input: process.stdin })
+  .on('line', () => console.log(`spent ${spent}`))
+  .on('close', () => process.exit(0));
