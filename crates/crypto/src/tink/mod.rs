@@ -30,6 +30,8 @@ mod signature;
 mod template;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 
 pub use aead::Aead;
 pub use daead::DeterministicAead;

@@ -105,7 +105,12 @@ func main() {
 	certificate := flag.String("certificate", "", "the machine's certificate")
 	key := flag.String("key", "", "its key")
 	folder := flag.String("folder", "", "do something with this cache folder instead: register, unregister, get ID, or daemon")
+	file := flag.String("file", "", "only get this key as the file client does, and print its primary value")
 	flag.Parse()
+	if *file != "" {
+		printFromFile(*file)
+		return
+	}
 	pair, err := tls.LoadX509KeyPair(*certificate, *key)
 	must("loading the machine's certificate", err)
 	s := &site{

@@ -197,3 +197,23 @@ fn the_daemon_ends_at_sigterm_with_success() {
     Command::new("kill").args(["-TERM", &daemon.child.id().to_string()]).status().unwrap();
     assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn knoxs_file_client_in_go_finds_its_command_and_its_file() {
+    let Some(client) = crate::knox::go::CLIENT.as_deref() else {
+        eprintln!("skipped: there is no `go` on the path, so Knox's file client was not tried");
+        return;
+    };
+    let stage = Stage::new();
+    stage.create_for_machine("cli:go", b"hunter2");
+    stage.alice(&["add", "cli:go"], b"swordfish");
+    let _daemon = Daemon::start(&stage, "knox");
+    // The environment and the path of our own command, in which `knox` is the link.
+    let ours = stage.as_machine(&[]);
+    let mut command = Command::new(client);
+    command.env_clear().envs(ours.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env("PATH", Path::new(ours.get_program()).parent().unwrap()).args(["-file", "cli:go"]);
+    command.args(["-certificate", stage.server.env("CLAVIGER_MACHINE_CERT"), "-key", stage.server.env("CLAVIGER_MACHINE_KEY")]);
+    let output = command.output().unwrap();
+    assert_eq!(text(&output.stdout), "hunter2", "{}", text(&output.stderr));
+}

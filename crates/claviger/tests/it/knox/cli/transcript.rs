@@ -1,4 +1,4 @@
-//! `tests/data/knox/cli.txt`: commands, and what they print where. `CLAVIGER_UPDATE=1` writes it anew.
+//! `tests/data/knox-cli.transcript`: commands, and what they print where. `CLAVIGER_UPDATE=1` writes it anew.
 //!
 //! A line `$ WHO knox ARGUMENTS <<< INPUT` is a command; standard output follows, then lines of standard error behind `! `, then the
 //! exit code in brackets. A `\` at the end of standard output stands for a last line without a line break. What differs from run to run
@@ -104,7 +104,7 @@ fn play(stage: &Stage, file: &str) -> String {
 
 #[test]
 fn every_command_prints_what_knoxs_prints_where_it_prints_it() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/knox/cli.txt");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/knox-cli.transcript");
     let file = std::fs::read_to_string(&path).unwrap();
     let stage = Stage::new();
     std::fs::write(stage.home.path().join("acl.json"), r#"[{"type":"Machine","id":"m1","access":"Read"}]"#).unwrap();
