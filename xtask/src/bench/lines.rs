@@ -110,6 +110,12 @@ pub(super) const LINES: &[Line] = &[
         run: |bench| commands::run(bench, "cli-run"),
     },
     Line {
+        name: "cli-scan",
+        measures: "`claviger scan` of 1 GiB of text for 1,000 different values in all their forms, as a whole process",
+        needs_claviger: true,
+        run: |bench| commands::scan(bench, "cli-scan"),
+    },
+    Line {
         name: "node-read",
         measures: "reads of 1,000 cached secrets at the node agent's socket, 16 connections, and 1 for the latency",
         needs_claviger: true,
