@@ -34,6 +34,7 @@ const TO_TEST: &[Package] = &[
     Package { name: "nodejs", program: "node", why: "the test that runs the page which opens shares" },
     Package { name: "procps", program: "kill", why: "tests that end or signal a process" },
     Package { name: "e2fsprogs", program: "chattr", why: "tests of files that even root cannot write" },
+    Package { name: "swtpm", program: "swtpm", why: "tests of a cache whose key a TPM seals" },
     Package { name: "mount", program: "mount", why: "tests of a full disk" },
     Package { name: "nodejs", program: "node", why: "the OpenID provider that people log in at in tests" },
     Package { name: "npm", program: "npm", why: "installing it" },

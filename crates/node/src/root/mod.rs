@@ -6,6 +6,7 @@
 
 mod file;
 mod keyring;
+mod tpm;
 
 use crate::cache::{CacheError, Folder};
 use base64::Engine as _;
@@ -20,6 +21,8 @@ const TITLE: &str = "claviger-cache-root 1";
 /// Kinds of roots, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RootKind {
+    /// The machine's TPM.
+    Tpm,
     /// The kernel's keyring of the agent's user.
     Keyring,
     /// A file.
@@ -28,12 +31,13 @@ pub enum RootKind {
 
 impl RootKind {
     /// All kinds, the best first.
-    pub const ALL: [Self; 2] = [Self::Keyring, Self::File];
+    pub const ALL: [Self; 3] = [Self::Tpm, Self::Keyring, Self::File];
 
     /// Its name in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Tpm => "tpm",
             Self::Keyring => "keyring",
             Self::File => "file",
         }
@@ -51,7 +55,7 @@ impl RootKind {
 pub struct RootChoice {
     /// This kind, or the best there is.
     pub kind: Option<RootKind>,
-    /// The TPM's device.
+    /// The TPM's device, or the socket of a software TPM; else the kernel's resource manager.
     pub tpm: Option<PathBuf>,
     /// The key's file, where it is not to lie beside the cache.
     pub file: Option<PathBuf>,
@@ -130,6 +134,7 @@ fn make_best(folder: &Folder, choice: &RootChoice) -> Result<(RootKind, Kept, Ve
 
 fn make(kind: RootKind, folder: &Folder, choice: &RootChoice) -> Result<Kept, String> {
     match kind {
+        RootKind::Tpm => tpm::make(choice.tpm.as_deref()),
         RootKind::Keyring => keyring::make(),
         RootKind::File => file::make(folder, choice.file.as_deref()),
     }
@@ -137,6 +142,7 @@ fn make(kind: RootKind, folder: &Folder, choice: &RootChoice) -> Result<Kept, St
 
 fn find(kind: RootKind, folder: &Folder, choice: &RootChoice, note: &[u8]) -> Result<SecretBytes, String> {
     match kind {
+        RootKind::Tpm => tpm::find(choice.tpm.as_deref(), note),
         RootKind::Keyring => keyring::find(note),
         RootKind::File => file::find(folder, choice.file.as_deref()),
     }
@@ -144,6 +150,7 @@ fn find(kind: RootKind, folder: &Folder, choice: &RootChoice, note: &[u8]) -> Re
 
 fn report(kind: RootKind, folder: &Folder, choice: &RootChoice, missed: &[String]) -> RootReport {
     let said = match kind {
+        RootKind::Tpm => tpm::PROMISE.to_owned(),
         RootKind::Keyring => keyring::PROMISE.to_owned(),
         RootKind::File => file::promise(&folder.path, choice.file.as_deref()),
     };
