@@ -142,7 +142,7 @@ fn shares_are_off_unless_configured_and_closed_to_nobodies_unless_configured() {
 #[test]
 fn an_expired_share_opens_nothing_and_is_deleted() {
     let mut server = server_with(OPEN);
-    let (url, id) = share(&server, &["--expires", "1s"], SECRET);
+    let (url, id) = share(&server, &["--expires", "4s"], SECRET);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     // The clock is the server's own: ask for what the end of a version shows anyhow, which uses nothing up.
     while finish(command(&server, &["get", &format!("shares/{id}"), "--json"]), "").0 == 0 {
