@@ -1,8 +1,9 @@
-//! Fuzzes stored rows: canonical forms, heads, headers and the root file.
+//! Fuzzes stored rows: canonical forms, heads, headers and the root file; and the clear part of ciphertexts, and wrapped material.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     use claviger_crypto::fuzz;
     let Some((which, rest)) = data.split_first() else { return };
-    [fuzz::key_meta, fuzz::prefix_grant, fuzz::tombstone, fuzz::approval, fuzz::head, fuzz::header, fuzz::root_file][usize::from(which % 7)](rest);
+    [fuzz::key_meta, fuzz::prefix_grant, fuzz::tombstone, fuzz::approval, fuzz::head, fuzz::header, fuzz::root_file, fuzz::ciphertext, fuzz::import]
+        [usize::from(which % 9)](rest);
 });

@@ -68,6 +68,7 @@ impl Deposit {
             kind: None,
             policy: None,
             data: None,
+            wrapped: None,
             acl: Vec::new(),
             description: self.description.clone(),
             labels: self.labels.clone(),

@@ -159,7 +159,7 @@ impl Client {
         promote: bool,
         if_match: Option<&str>,
     ) -> Answered<wire::Changed> {
-        let mut body = wire::AddVersion { data: data.map(encode), expires, promote };
+        let mut body = wire::AddVersion { data: data.map(encode), wrapped: None, expires, promote };
         let call = Request::new("POST", format!("/api/v1/keys/{id}/-/versions")).json(&body);
         body.data.zeroize();
         self.change(call, if_match).await

@@ -41,6 +41,15 @@ pub enum CryptoError {
         /// How.
         why: Malformation,
     },
+    /// It authenticates, and is no material that can be used: a mistake of ours.
+    #[error("{what} cannot be used")]
+    Unusable {
+        /// The place.
+        what: String,
+    },
+    /// The key was made so that its material never leaves ▲.
+    #[error("this key is not exportable; that was decided when it was made")]
+    NotExportable,
     /// More data than one AES-GCM message can hold (NIST SP 800-38D §5.2.1.1).
     #[error("{what} is too long for one AES-GCM message")]
     TooLong {

@@ -38,7 +38,12 @@ impl AsRef<[u8]> for Fields {
 
 /// The same layout for fields of any length.
 pub(crate) fn long(fields: &[&[u8]]) -> Vec<u8> {
-    fields.iter().flat_map(|f| length(f).into_iter().chain(f.iter().copied())).collect()
+    let mut all = Vec::with_capacity(fields.iter().map(|f| 4 + f.len()).sum());
+    for field in fields {
+        all.extend_from_slice(&length(field));
+        all.extend_from_slice(field);
+    }
+    all
 }
 
 /// HMAC-SHA-256 over the same layout.

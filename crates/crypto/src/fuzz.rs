@@ -52,6 +52,17 @@ pub fn tink_keyset(bytes: &[u8]) {
     crate::tink::fuzz::keyset(bytes);
 }
 
+/// What a used key encrypts: the clear part joins to the same bytes.
+pub fn ciphertext(bytes: &[u8]) {
+    crate::uses::fuzz_ciphertext(bytes);
+}
+
+/// Wrapped material that nobody wrapped.
+pub fn import(bytes: &[u8]) {
+    static RING: std::sync::LazyLock<crate::KeyRing> = std::sync::LazyLock::new(|| crate::KeyRing::of_fixed([7; 32]));
+    crate::uses::fuzz_import(&RING, bytes);
+}
+
 fn is_canonical<T: Canonical>(bytes: &[u8]) {
     if let Ok(value) = T::decode(bytes) {
         assert_eq!(&*value.encode(), bytes, "only canonical bytes decode");
@@ -82,7 +93,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_break_a_decoder(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let with_format = [&[1], &bytes[..]].concat();
-            for target in [key_meta, prefix_grant, tombstone, approval, head, header, root_file] {
+            for target in [key_meta, prefix_grant, tombstone, approval, head, header, root_file, ciphertext, import] {
                 target(&bytes);
                 target(&with_format);
             }

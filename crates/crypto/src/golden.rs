@@ -128,6 +128,11 @@ pub(crate) fn head() -> Head {
 
 /// A permit to read a key, from the one function that makes permits.
 pub(crate) fn permit(id: &str, incarnation: u64) -> Permit<cap::Read> {
+    permit_for(id, incarnation)
+}
+
+/// A permit for anything else.
+pub(crate) fn permit_for<C: cap::Kind>(id: &str, incarnation: u64) -> Permit<C> {
     let identity = Identity::User { name: "alice".into(), groups: Arc::from([]) };
     let caller = Caller::new(Arc::from([Proven { identity, method: "token" }]), RequestId(1), None).unwrap();
     // Alice administers too, and would read nothing where duties are separate.

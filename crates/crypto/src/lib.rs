@@ -24,6 +24,24 @@
 //! }
 //! ```
 //!
+//! The same holds for the use of a key: who may encrypt with it has no permit to decrypt.
+//!
+//! ```compile_fail,E0308
+//! use claviger_crypto::{UseError, UseKey};
+//! use claviger_domain::{Permit, SecretBytes, cap};
+//! fn to_encrypt_is_not_to_decrypt(key: &UseKey, permit: &Permit<cap::Encrypt>, sealed: &[u8]) -> Result<SecretBytes, UseError> {
+//!     key.decrypt(permit, sealed, b"")
+//! }
+//! ```
+//!
+//! ```compile_fail,E0277
+//! use claviger_crypto::{Message, Scheme, UseError, UseKey};
+//! use claviger_domain::{Permit, cap};
+//! fn to_read_is_not_to_verify(key: &UseKey, permit: &Permit<cap::Read>, signature: &[u8]) -> Result<bool, UseError> {
+//!     key.verify(permit, &Scheme::default(), Message::Whole(b""), signature)
+//! }
+//! ```
+//!
 //! With the right one it compiles:
 //!
 //! ```
@@ -54,6 +72,7 @@ mod rows;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 pub mod tink;
+mod uses;
 mod version;
 
 pub use canonical::deed_hash;
@@ -67,3 +86,4 @@ pub use once::random;
 pub use ring::KeyRing;
 pub use root::{RootError, RootOfTrust};
 pub use rows::Tombstone;
+pub use uses::{CiphertextHead, Form, Hash, ImportError, ImportKey, Jwk, Message, Padding, PublicKey, Scheme, UseError, UseKey};

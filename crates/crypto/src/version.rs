@@ -10,10 +10,10 @@ use claviger_ports::{Sealed, VersionRow};
 use zeroize::Zeroizing;
 
 /// A version's place: what both of its ciphertexts are bound to.
-struct Place<'a> {
-    key: &'a KeyRef,
-    kind: KeyKind,
-    version: VersionId,
+pub(crate) struct Place<'a> {
+    pub(crate) key: &'a KeyRef,
+    pub(crate) kind: KeyKind,
+    pub(crate) version: VersionId,
 }
 
 impl Place<'_> {
@@ -96,7 +96,7 @@ impl KeyRing {
         self.open_at(&Place { key, kind, version }, wrapped_key, data).map(drop)
     }
 
-    fn open_at(&self, place: &Place<'_>, wrapped_key: &Sealed, data: &Sealed) -> Result<SecretBytes, CryptoError> {
+    pub(crate) fn open_at(&self, place: &Place<'_>, wrapped_key: &Sealed, data: &Sealed) -> Result<SecretBytes, CryptoError> {
         let malformed = |why| CryptoError::Malformed { what: place.describe(), why };
         let (header, sealed_key) = Header::split(&wrapped_key.0).map_err(malformed)?;
         let Some(barrier) = self.barrier(header.barrier) else {
@@ -164,8 +164,7 @@ mod tests {
 
     #[test]
     fn both_ciphertexts_are_bound_to_kind_key_incarnation_and_version_on_their_own() {
-        // The wrapped key would shield the data from being moved; that each is bound by itself is checked here. There is one
-        // kind as yet, so its place in the associated data is checked too.
+        // The wrapped key would shield the data from being moved; that each is bound by itself is checked here.
         let (here, there) = (key("a", 1), key("b", 1));
         let at = |key, version: u64| Place { key, kind: KeyKind::Secret, version: id(version) };
         let aad = at(&here, 1).data_aad();

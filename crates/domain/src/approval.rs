@@ -275,6 +275,13 @@ pub enum Deed {
         /// Which versions.
         select: Select,
     },
+    /// Taking out the material of a version of a key that is used; of the primary one unless another is named.
+    Export {
+        /// The key.
+        key: KeyId,
+        /// The version.
+        version: Option<VersionId>,
+    },
     /// Making a version the primary one.
     Promote {
         /// The key.
@@ -364,6 +371,7 @@ impl Deed {
     pub fn target(&self) -> DeedTarget<'_> {
         match self {
             Self::Read { key, .. }
+            | Self::Export { key, .. }
             | Self::Promote { key, .. }
             | Self::Destroy { key, .. }
             | Self::Delete { key }
@@ -379,6 +387,7 @@ impl Deed {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Read { .. } => "read",
+            Self::Export { .. } => "export",
             Self::Promote { .. } => "promote",
             Self::Destroy { .. } => "destroy",
             Self::Delete { .. } => "delete",
@@ -393,10 +402,12 @@ impl Deed {
     /// Whether a rule that stands at `place` has a say in it. This is the one table of which rule guards what ▲.
     #[must_use]
     pub fn is_guarded_by(&self, rule: &ApprovalRule, place: RulePlace) -> bool {
-        use Guarded::{Delete, Destroy, Grant, Promote, Read, Root};
+        use Guarded::{Delete, Destroy, Export, Grant, Promote, Read, Root};
         let (guards, own) = (rule.operations, place == RulePlace::Own);
         match self {
             Self::Read { .. } => guards.contains(Read),
+            // Who exports reads, and more.
+            Self::Export { .. } => guards.contains_any([Export, Read]),
             Self::Promote { .. } => guards.contains(Promote),
             Self::Destroy { .. } => guards.contains(Destroy),
             // Who deletes a key destroys all versions of it, and who makes one of its name again chooses the primary version and
@@ -422,6 +433,8 @@ impl fmt::Display for Deed {
             Self::Read { key, select: Select::Primary } => write!(f, "read the primary version of `{key}`"),
             Self::Read { key, select: Select::Active } => write!(f, "read the primary and active versions of `{key}`"),
             Self::Read { key, select: Select::All } => write!(f, "read all versions of `{key}`"),
+            Self::Export { key, version: Some(version) } => write!(f, "export the material of version {version} of `{key}`"),
+            Self::Export { key, version: None } => write!(f, "export the material of the primary version of `{key}`"),
             Self::Promote { key, version } => write!(f, "promote version {version} of `{key}`"),
             Self::Destroy { key, version } => write!(f, "destroy version {version} of `{key}`"),
             Self::Delete { key } => write!(f, "delete `{key}`"),

@@ -14,6 +14,28 @@ pub enum Action {
     Fingerprint,
     /// A share was opened, or tried to be.
     OpenShare,
+    /// Something was encrypted with a key.
+    Encrypt,
+    /// Something was decrypted with a key.
+    Decrypt,
+    /// A ciphertext was moved to a key's primary version.
+    Rewrap,
+    /// Something was signed with a key.
+    Sign,
+    /// A signature or code was checked with a key.
+    Verify,
+    /// A message authentication code was made with a key.
+    Hmac,
+    /// A data key was made, and wrapped with a key.
+    DataKey,
+    /// A key's public halves were asked for.
+    PublicKey,
+    /// A used key's material left.
+    Export,
+    /// A key, or a version of one, came from outside, wrapped.
+    Import,
+    /// The public key that imported material is wrapped to was asked for.
+    ImportKey,
     /// A key's metadata was asked for.
     Inspect,
     /// Key ids were listed or searched.
@@ -100,8 +122,9 @@ pub enum Action {
 
 impl Action {
     /// Those that change the store: a record of one that says `ok` tells of a committed change.
-    pub const CHANGES: [Self; 19] = [
+    pub const CHANGES: [Self; 20] = [
         Self::Create,
+        Self::Import,
         Self::Delete,
         Self::AddVersion,
         Self::Promote,
@@ -130,6 +153,17 @@ impl Action {
             Self::BulkRead => "bulk_read",
             Self::Fingerprint => "fingerprint",
             Self::OpenShare => "open_share",
+            Self::Encrypt => "encrypt",
+            Self::Decrypt => "decrypt",
+            Self::Rewrap => "rewrap",
+            Self::Sign => "sign",
+            Self::Verify => "verify",
+            Self::Hmac => "hmac",
+            Self::DataKey => "data_key",
+            Self::PublicKey => "public_key",
+            Self::Export => "export",
+            Self::Import => "import",
+            Self::ImportKey => "import_key",
             Self::Inspect => "inspect",
             Self::List => "list",
             Self::Poll => "poll",

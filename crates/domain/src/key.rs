@@ -1,8 +1,8 @@
 //! A key's record: everything about it except its data.
 
 use crate::{
-    Acl, Caller, Capabilities, Incarnation, KeyId, KeyKind, KeyPolicy, PolicyError, Prefix, RightsError, Rules, Timestamp, VersionError,
-    VersionId, Versions,
+    Acl, Caller, Capabilities, Incarnation, KeyId, KeyKind, KeyPolicy, PolicyError, Prefix, RightsError, Rules, Timestamp, Unusable,
+    Version, VersionError, VersionId, VersionState, Versions,
 };
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -181,7 +181,7 @@ impl KeyMeta {
     /// Whether material that was made for `other`, this key or an earlier one of its name, is good for this key too.
     #[must_use]
     pub fn takes_material_of(&self, other: &Self) -> bool {
-        let made = |key: &Self| (key.kind, key.policy.rsa_bits, key.policy.template.clone());
+        let made = |key: &Self| (key.kind, key.policy.exportable, key.policy.rsa_bits, key.policy.template.clone());
         made(self) == made(other)
     }
 
@@ -190,6 +190,24 @@ impl KeyMeta {
     pub fn is_below_minimum(&self, version: VersionId) -> bool {
         let place = |id| self.versions.iter().position(|v| v.id == id);
         self.policy.min_version.is_some_and(|min| place(version) < place(min))
+    }
+
+    /// The version of this id, if it may be used at `now`.
+    ///
+    /// # Errors
+    /// [`Unusable`] names the version and says what to do.
+    pub fn usable(&self, version: VersionId, now: Timestamp) -> Result<&Version, Unusable> {
+        let found = self.versions.find(version).ok_or(Unusable::Unknown(version))?;
+        match found.state {
+            VersionState::Destroyed => return Err(Unusable::Destroyed(version)),
+            VersionState::Inactive => return Err(Unusable::Inactive(version)),
+            VersionState::Primary | VersionState::Active => {}
+        }
+        if let Some(minimum) = self.policy.min_version.filter(|_| self.is_below_minimum(version)) {
+            return Err(Unusable::BelowMinimum { version, minimum });
+        }
+        let has_ended = found.end_of_life(self.max_lifetime).is_some_and(|end| now >= end);
+        if has_ended { Err(Unusable::Expired(version)) } else { Ok(found) }
     }
 
     /// Checks a change of rights, from `self` to `new`, by `caller`.

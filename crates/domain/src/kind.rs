@@ -133,6 +133,35 @@ pub enum PolicyError {
     MinVersion,
 }
 
+/// Why a version is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Unusable {
+    /// There is no such version of the key.
+    #[error("this key has no version {0}: it was destroyed long ago, or never was")]
+    Unknown(VersionId),
+    /// It is inactive.
+    #[error(
+        "version {0} of this key is inactive, so it neither decrypts nor verifies; who may write the key can make it active again with `claviger reactivate`"
+    )]
+    Inactive(VersionId),
+    /// It is destroyed.
+    #[error("version {0} of this key was destroyed: what was made with it is lost on purpose")]
+    Destroyed(VersionId),
+    /// It is older than the minimum version.
+    #[error(
+        "version {version} of this key is older than its minimum version {minimum}, so it is not used any more; an administrator can lower that with `claviger set --min-version`"
+    )]
+    BelowMinimum {
+        /// The version.
+        version: VersionId,
+        /// The minimum.
+        minimum: VersionId,
+    },
+    /// Its lifetime has ended.
+    #[error("version {0} of this key has reached the end of its lifetime; add and promote a new one")]
+    Expired(VersionId),
+}
+
 impl KeyPolicy {
     /// Checks what is fixed when a key of `kind` is made.
     ///

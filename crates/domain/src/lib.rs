@@ -27,7 +27,7 @@ pub use caller::{BREAK_GLASS, Caller, Proven, RequestId};
 pub use capability::{Capabilities, Capability, Preset, cap};
 pub use id::{Incarnation, KeyId, KeyIdError, Prefix, PrefixError};
 pub use key::{Created, Generation, KeyMeta, KeyRef, Labels, MetaError, PrefixGrant};
-pub use kind::{KeyKind, KeyPolicy, PolicyError};
+pub use kind::{KeyKind, KeyPolicy, PolicyError, Unusable};
 pub use principal::{Identity, MAX_PRINCIPAL, Principal, PrincipalError};
 pub use revision::{Civil, Clock, Revision, SystemClock, Timestamp};
 pub use secret::SecretBytes;

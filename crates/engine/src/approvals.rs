@@ -91,6 +91,8 @@ pub enum Verdict {
 pub enum Ran {
     /// Data.
     Read(ReadKey),
+    /// Material.
+    Exported(crate::Exported),
     /// A change, at this revision.
     Changed(Revision),
     /// Nothing yet: rotating the barrier takes the roots, which the engine does not have. The caller does it, with the approval.
@@ -289,6 +291,7 @@ fn changes_of_key(deed: &Deed, meta: &claviger_domain::KeyMeta) -> Vec<String> {
     };
     match deed {
         Deed::Read { .. } => vec![format!("  the data of `{}` is given to who asks; nothing changes", meta.id)],
+        Deed::Export { .. } => vec![format!("  the material of `{}` is given to who asks, and can be used outside from then on", meta.id)],
         Deed::Promote { version: new, .. } => {
             vec![format!("- primary: {}", version(meta.versions.primary().id)), format!("+ primary: {}", version(*new))]
         }
@@ -675,6 +678,10 @@ impl Engine {
         let changed = |added: crate::Added| Ran::Changed(added.revision);
         match held.approval.deed.clone() {
             Deed::Read { key, select } => Box::pin(self.read(caller, surface, key.as_str(), select)).await.map(Ran::Read),
+            Deed::Export { key, version } => {
+                let using = crate::Using { caller, surface, id: key.as_str() };
+                Box::pin(self.export(&using, version)).await.map(Ran::Exported)
+            }
             Deed::Promote { key, version } => {
                 Box::pin(self.transition(caller, surface, key.as_str(), version, Transition::Promote, any)).await.map(changed)
             }

@@ -3,8 +3,8 @@
 use claviger_crypto::CryptoError;
 use claviger_domain::audit::Outcome;
 use claviger_domain::{
-    AclTooLong, ApprovalRule, Capability, Denied, Ended, KeyKind, MetaError, PolicyError, Revision, RightsError, RuleError, VersionError,
-    VoteError,
+    AclTooLong, ApprovalRule, Capability, Denied, Ended, KeyKind, MetaError, PolicyError, Revision, RightsError, RuleError, Unusable,
+    VersionError, VoteError,
 };
 use claviger_ports::{AuditError, StoreError};
 use thiserror::Error;
@@ -68,6 +68,9 @@ pub enum Error {
     /// A version's state does not allow the change.
     #[error(transparent)]
     Version(VersionError),
+    /// A version is not used any more.
+    #[error("{0}")]
+    Unusable(Unusable),
     /// The stored row of this key does not authenticate or decode.
     #[error(
         "the stored record of `{id}` is damaged ({why}); run `claviger check`, and restore a backup or have an administrator of the empty prefix delete it"
@@ -186,6 +189,9 @@ pub enum Refusal {
     /// The key's material is used, not read ▲.
     #[error("this key is of the kind {}, which is used and not read: ask for an operation with it instead", .0.name())]
     UsedNotRead(KeyKind),
+    /// The key was made so that its material never leaves ▲.
+    #[error("this key is not exportable: that was decided when it was made, for ever")]
+    NotExportable,
     /// A rule about rights forbids it.
     #[error(transparent)]
     Rights(RightsError),
@@ -217,7 +223,9 @@ impl Error {
             Self::Approval(problem) if problem.is_conflict() => Outcome::Conflict,
             Self::Approval(_) => Outcome::Denied,
             Self::Conflict(_) => Outcome::Conflict,
-            Self::Invalid { .. } | Self::AnswerTooLarge { .. } | Self::AnswerFull | Self::Version(_) => Outcome::Invalid,
+            Self::Invalid { .. } | Self::AnswerTooLarge { .. } | Self::AnswerFull | Self::Version(_) | Self::Unusable(_) => {
+                Outcome::Invalid
+            }
             Self::RateLimited => Outcome::RateLimited,
             Self::Unseen(error) => error.outcome(),
             Self::Damaged { .. } | Self::Unavailable(_) | Self::Unrecorded { .. } | Self::Policy(_) | Self::Full(_) | Self::Internal(_) => {

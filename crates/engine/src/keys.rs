@@ -71,6 +71,15 @@ pub enum Material {
     Given(SecretBytes),
     /// It is made inside, as keys that are used are.
     Generated,
+    /// It was made elsewhere, and wrapped to the public key of [`Engine::import_key`].
+    Wrapped(Vec<u8>),
+}
+
+impl Material {
+    /// What a change that brings it is called: what comes from outside is told from what was made inside.
+    fn action(&self, otherwise: Action) -> Action {
+        if matches!(self, Self::Wrapped(_)) { Action::Import } else { otherwise }
+    }
 }
 
 /// A version's data, as it came or as it was made.
@@ -355,7 +364,7 @@ impl Engine {
     }
 
     /// Whether a key is what it was when a read began that rests on an approval.
-    fn check_unchanged(&self, entry: &Entry) -> Result<(), Error> {
+    pub(crate) fn check_unchanged(&self, entry: &Entry) -> Result<(), Error> {
         let (id, read) = (&entry.meta.id, (entry.meta.incarnation, entry.meta.generation));
         let now = self.memory.read(|t| t.find(id.as_str()).map(|e| (e.meta.incarnation, e.meta.generation)))?;
         if now == read { Ok(()) } else { Err(ApprovalProblem::Stale.into()) }
@@ -373,8 +382,9 @@ impl Engine {
     pub async fn create(&self, caller: &Caller, surface: Surface, new: NewKey) -> Result<Added, Error> {
         let id = new.id.clone();
         let subjects = [Subject::key(&id)];
-        let note = Note { caller, surface, action: Action::Create, subjects: &subjects };
-        match self.create_unrecorded(caller, new).await {
+        let action = new.first.material.action(Action::Create);
+        let note = Note { caller, surface, action, subjects: &subjects };
+        match self.create_unrecorded(caller, action, new).await {
             Ok(added) => {
                 let versions: Vec<_> = added.version.into_iter().collect();
                 let subjects = [Subject { key: id.as_str(), versions: &versions }];
@@ -392,14 +402,14 @@ impl Engine {
         self.memory.read(|t| may_create(caller, id, t.covering(id)))
     }
 
-    async fn create_unrecorded(&self, caller: &Caller, new: NewKey) -> Result<Added, Error> {
+    async fn create_unrecorded(&self, caller: &Caller, action: Action, new: NewKey) -> Result<Added, Error> {
         self.clear_unguarded(caller)?;
         let allowed = !new.owners.is_empty() || self.may_create(caller, &new.id);
         if !allowed {
             return Err(Error::Denied(Refusal::Create));
         }
         let (meta, version) = self.new_meta(caller, &new)?;
-        let data = self.material(&new.first.material, meta.kind, &meta.policy).await?;
+        let data = self.material(&new.first.material, &meta).await?;
         let ring = self.ring();
         let row = ring.seal_key(&meta);
         let data = ring.seal_version(&meta.key_ref(), meta.kind, version, data.bytes())?;
@@ -411,7 +421,7 @@ impl Engine {
             digest: add(key_digest, sealed.digest),
             effect: Effect::PutKey { row, added: vec![data], destroyed: Vec::new() },
             uses: None,
-            change: self.change(caller, Action::Create),
+            change: self.change(caller, action),
         };
         let entry = Entry {
             meta: meta.clone(),
@@ -494,12 +504,13 @@ impl Engine {
         precondition: Precondition,
     ) -> Result<Added, Error> {
         let subjects = [Subject { key: id, versions: &[] }];
-        let note = Note { caller, surface, action: Action::AddVersion, subjects: &subjects };
+        let action = new.material.action(Action::AddVersion);
+        let note = Note { caller, surface, action, subjects: &subjects };
         let (made_for, data) = match self.material_for(caller, id, &new.material).await {
             Ok(made) => made,
             Err(error) => return Err(self.refuse(&note, error).await),
         };
-        self.edit::<cap::Write>(caller, surface, Action::AddVersion, id, precondition, |entry| {
+        self.edit::<cap::Write>(caller, surface, action, id, precondition, |entry| {
             // A key that was made anew meanwhile may be of another kind.
             if !entry.meta.takes_material_of(&made_for.meta) {
                 return Err(Error::Conflict(Conflict::Changed));
@@ -525,13 +536,20 @@ impl Engine {
     async fn material_for<'m>(&self, caller: &Caller, id: &str, material: &'m Material) -> Result<(Arc<Entry>, Data<'m>), Error> {
         // The right first: strangers must not keep the server busy with making keys.
         let (entry, _) = self.permit::<cap::Write>(caller, id).await?;
-        let data = self.material(material, entry.meta.kind, &entry.meta.policy).await?;
+        let data = self.material(material, &entry.meta).await?;
         Ok((entry, data))
     }
 
-    /// The data of a new version of a key of `kind`.
-    async fn material<'m>(&self, material: &'m Material, kind: KeyKind, policy: &KeyPolicy) -> Result<Data<'m>, Error> {
+    /// The data of a new version of a key.
+    async fn material<'m>(&self, material: &'m Material, key: &KeyMeta) -> Result<Data<'m>, Error> {
+        let KeyMeta { id, kind, policy, .. } = key;
+        let kind = *kind;
         match material {
+            Material::Wrapped(_) if kind.is_read() => Err(Error::invalid("wrapped", "a secret's data is given as `data`")),
+            Material::Wrapped(wrapped) => {
+                let material = self.ring().unwrap_import(id, kind, policy, wrapped).map_err(|e| Error::invalid("wrapped", e))?;
+                Ok(Data::Made(material))
+            }
             Material::Given(data) if kind.is_read() => self.check_size(data).map(|()| Data::Given(data)),
             Material::Given(_) => {
                 let rule = format!("the material of a key of the kind {} is made inside; leave `data` out", kind.name());
@@ -542,7 +560,10 @@ impl Engine {
                 let policy = policy.clone();
                 // Away from the threads that answer: a long RSA key takes a second.
                 let made = tokio::task::spawn_blocking(move || claviger_crypto::generate(kind, &policy)).await;
-                made.map_err(|e| Error::Internal(e.to_string()))?.map(Data::Made).map_err(|e| Error::invalid("kind", e))
+                made.map_err(|e| Error::Internal(e.to_string()))?.map(Data::Made).map_err(|error| {
+                    let field = if error == claviger_crypto::MaterialError::NoTemplate { "template" } else { "kind" };
+                    Error::invalid(field, error)
+                })
             }
         }
     }
@@ -580,7 +601,11 @@ impl Engine {
             Transition::Destroy => Action::Destroy,
         };
         match to {
-            Transition::Destroy => self.edit::<cap::Admin>(caller, surface, action, id, precondition, change).await,
+            Transition::Destroy => {
+                let added = self.edit::<cap::Admin>(caller, surface, action, id, precondition, change).await?;
+                self.open_keys.forget(|open| open.version() == version && *open.key() == added.meta.key_ref());
+                Ok(added)
+            }
             _ => self.edit::<cap::Write>(caller, surface, action, id, precondition, change).await,
         }
     }
@@ -630,6 +655,7 @@ impl Engine {
         let note = Note { caller, surface, action: Action::Delete, subjects: &subjects };
         match self.delete_unrecorded(caller, surface, id, precondition).await {
             Ok((revision, acl, allowed_by, (deed, cleared))) => {
+                self.open_keys.forget(|open| open.key().id.as_str() == id);
                 let rights = RightsChange { old: &acl, new: &Acl::default() };
                 let by = (Some(&deed), &cleared);
                 self.done_cleared(&note, revision, Some(rights), allowed_by.as_deref(), "", by).await?;

@@ -9,6 +9,7 @@ mod error;
 mod feed;
 mod keys;
 mod memory;
+mod open;
 mod overlay;
 mod policy;
 mod prefixes;
@@ -20,6 +21,7 @@ mod start;
 mod telling;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 pub use approvals::{Notice, PlacedRules, Ran, ShownApproval, Verdict};
 pub use claviger_domain::Select;
@@ -35,6 +37,7 @@ pub use rights::RightsEdit;
 pub use shares::{OpenedShare, ShareRule};
 pub use start::{CheckReport, Engine, Settings, StartReport, Started, check, initialise};
 pub use telling::Telling;
+pub use uses::{Check, Cipher, DataKey, Document, Done, Each, Exported, Plain, Proof, PublicVersion, Using};
 
 use claviger_domain::audit::{Action, Outcome, Record, RightsChange, Subject};
 use claviger_domain::{Caller, Revision};

@@ -68,6 +68,7 @@ pub struct Engine {
     pub(crate) queue: mpsc::Sender<crate::commit::Pending>,
     pub(crate) counts: Arc<crate::commit::Counts>,
     pub(crate) overlay: crate::overlay::Overlay,
+    pub(crate) open_keys: crate::open::OpenKeys,
     /// Writers of one key take turns, so that they do not make each other start again.
     pub(crate) turns: Box<[tokio::sync::Mutex<()>]>,
     /// Rotations of the barrier take turns.
@@ -620,6 +621,7 @@ impl Engine {
             turns,
             rotation: Arc::default(),
             overlay: Default::default(),
+            open_keys: Default::default(),
             salvage: tokio::sync::Mutex::default(),
         });
         Ok(Started { engine, report, committer })

@@ -7,8 +7,13 @@ mod approvals;
 mod convert;
 mod labels;
 mod schema;
+mod uses;
 
 pub use schema::schemas;
+pub use uses::{
+    DataKeyItem, Decrypt, DecryptItem, Encrypt, EncryptItem, ExportedKey, Hmac, HmacItem, ImportKey, MakeDataKeys, PublicKeys,
+    PublicVersion, Sign, SignItem, UseAnswer, Verify, VerifyItem,
+};
 
 pub use approvals::{
     ApprovalInfo, ApprovalList, ApprovalParts, Decision, EndInfo, PlacedRule, RuleEntry, RuleList, RuleState, RulesBody, RunAnswer,
@@ -75,6 +80,9 @@ pub struct CreateKey {
     /// The first version's data, base64 with padding: of a secret. That of other kinds is made inside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
+    /// Material that was made elsewhere, wrapped to the public key of `/import-key`, base64; not for a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrapped: Option<String>,
     /// Further grants; the creator becomes administrator in any case.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub acl: Vec<GrantEntry>,
@@ -130,6 +138,9 @@ pub struct AddVersion {
     /// A secret's data, base64 with padding. That of other kinds is made inside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
+    /// Material that was made elsewhere, wrapped to the public key of `/import-key`, base64; not for a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrapped: Option<String>,
     /// RFC 3339 time from which on it is no longer given out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
@@ -231,6 +242,41 @@ pub struct KeyData {
     /// Knox's hash over all versions of the key, where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
+}
+
+/// What came of one item of a use: what was asked for, or `error`.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+pub struct ResultItem {
+    /// Decimal id of the version that did it; of a check the one that it holds for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plaintext: Option<String>,
+    /// Base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ciphertext: Option<String>,
+    /// Base64 of a signature or message authentication code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+    /// Whether a signature is one of the message by this key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid: Option<bool>,
+    /// Why it was not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ItemError>,
+}
+
+/// Why one item of a use was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ItemError {
+    /// A problem's code.
+    pub code: String,
+    /// What is wrong and what to do.
+    pub detail: String,
+    /// The member that is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
 }
 
 /// A request for many keys' data.
@@ -687,7 +733,7 @@ pub struct Problem {
     /// A stable code: not_found, denied, conflict, invalid, unauthenticated, rate_limited, sealed, unavailable,
     /// storage_full, too_large, method_not_allowed, internal, deleted (the caller could read it; its revision is in the
     /// header Claviger-Revision), expired, used_not_read (the key is used, not
-    /// read), unrecorded (the change is in force at the revision in that header, but its audit
+    /// read), version_unusable (inactive, destroyed, below the minimum version or at its lifetime's end), unrecorded (the change is in force at the revision in that header, but its audit
     /// record is not durable yet: do not repeat it).
     pub code: String,
     /// A short, fixed title.

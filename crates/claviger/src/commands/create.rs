@@ -66,6 +66,7 @@ impl Create {
             kind: (!kind.is_read()).then(|| kind.name().to_owned()),
             policy: (policy != KeyPolicy::default()).then_some(policy),
             data: None,
+            wrapped: None,
             acl,
             description,
             labels: labels.into_iter().collect(),

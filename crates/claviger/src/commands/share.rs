@@ -139,6 +139,7 @@ impl New {
             id: format!("{PREFIX}{id}"),
             kind: None,
             policy: None,
+            wrapped: None,
             data: None,
             acl: Vec::new(),
             description: "a share".to_owned(),

@@ -109,6 +109,10 @@ impl Writer {
                 self.text(key.as_str());
                 self.select(*select);
             }
+            Deed::Export { key, version } => {
+                self.text(key.as_str());
+                self.select(version.map_or(Select::Primary, Select::One));
+            }
             Deed::Promote { key, version } | Deed::Destroy { key, version } => {
                 self.text(key.as_str());
                 self.fixed(version.get());
@@ -162,6 +166,7 @@ fn deed_code(deed: &Deed) -> u8 {
         Deed::ChangePrefix { .. } => 7,
         Deed::ChangePrefixRules { .. } => 8,
         Deed::RotateBarrier => 9,
+        Deed::Export { .. } => 10,
     }
 }
 
@@ -220,6 +225,7 @@ impl Reader<'_> {
             7 => Deed::ChangePrefix { prefix: self.prefix()?, grants: self.grants()? },
             8 => Deed::ChangePrefixRules { prefix: self.prefix()?, rules: self.rules()? },
             9 => Deed::RotateBarrier,
+            10 => Deed::Export { key: self.key_id()?, version: self.exported()? },
             other => return Err(Malformation::Code { field: "deed", code: other.into() }),
         })
     }
@@ -229,6 +235,14 @@ impl Reader<'_> {
             [true, any] => Ok(Some((self.acl()?, any))),
             [false, false] => Ok(None),
             [false, true] => Err(Malformation::Code { field: "grants", code: 2 }),
+        }
+    }
+
+    fn exported(&mut self) -> Result<Option<VersionId>> {
+        match self.select()? {
+            Select::Primary => Ok(None),
+            Select::One(version) => Ok(Some(version)),
+            Select::Active | Select::All => Err(Malformation::Code { field: "export", code: 0 }),
         }
     }
 
@@ -275,6 +289,7 @@ pub(crate) mod tests {
         prop_oneof![
             (any_id(), select).prop_map(|(key, select)| Deed::Read { key, select }),
             (any_id(), any_version()).prop_map(|(key, version)| Deed::Promote { key, version }),
+            (any_id(), prop::option::of(any_version())).prop_map(|(key, version)| Deed::Export { key, version }),
             (any_id(), any_version()).prop_map(|(key, version)| Deed::Destroy { key, version }),
             any_id().prop_map(|key| Deed::Delete { key }),
             (any_id(), any_acl()).prop_map(|(key, acl)| Deed::ChangeRights { key, acl }),
@@ -327,6 +342,8 @@ pub(crate) mod tests {
             Deed::Promote { key: key("a"), version: version(2) },
             Deed::Destroy { key: key("a"), version: version(1) },
             Deed::Read { key: key("a"), select: Select::Active },
+            Deed::Export { key: key("a"), version: None },
+            Deed::Export { key: key("a"), version: Some(version(1)) },
             Deed::Read { key: key("a"), select: Select::One(version(1)) },
             Deed::ChangeRights { key: key("a"), acl: Default::default() },
             Deed::ChangeRules { key: key("a"), rules: Rules::default() },

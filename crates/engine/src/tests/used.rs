@@ -79,3 +79,259 @@ async fn a_policy_is_fixed_but_for_its_minimum_version_which_is_never_newer_than
     assert!(matches!(back, Err(Error::Invalid { field: "min_version", .. })), "{back:?}");
     assert_eq!(set(KeyPolicy::default()).await.unwrap().meta.policy, KeyPolicy::default());
 }
+
+fn using<'a>(caller: &'a Caller, id: &'a str) -> Using<'a> {
+    Using { caller, surface: "test", id }
+}
+
+fn plain(text: &str, aad: &str) -> Plain {
+    Plain { plain: SecretBytes::new(text.as_bytes().to_vec()), aad: aad.as_bytes().to_vec() }
+}
+
+fn cipher(sealed: &[u8], aad: &str) -> Cipher {
+    Cipher { sealed: sealed.to_vec(), aad: aad.as_bytes().to_vec(), version: None }
+}
+
+impl Site {
+    async fn encrypt(&self, by: &Caller, id: &str, text: &str) -> (VersionId, Vec<u8>) {
+        let done = self.engine.encrypt(&using(by, id), &[plain(text, "a")]).await.unwrap().remove(0).unwrap();
+        (done.version, done.value)
+    }
+
+    async fn decrypt(&self, by: &Caller, id: &str, sealed: &[u8]) -> Result<String, Error> {
+        let done = self.engine.decrypt(&using(by, id), &[cipher(sealed, "a")]).await?.remove(0)?;
+        Ok(String::from_utf8(done.value.expose().to_vec()).unwrap())
+    }
+
+    async fn turn_to(&self, by: &Caller, id: &str, version: VersionId, to: Transition) {
+        self.engine.transition(by, "test", id, version, to, Precondition::Any).await.unwrap();
+    }
+
+    async fn generate(&self, by: &Caller, id: &str) -> VersionId {
+        self.engine.add_version(by, "test", id, &generated(), false, Precondition::Any).await.unwrap().version.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn the_primary_encrypts_the_active_decrypt_and_the_others_are_refused_by_name() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    let first = made(&site, &alice, "aes", KeyKind::Aes256Gcm).await;
+    let (by, old) = site.encrypt(&alice, "aes", "hunter2").await;
+    assert_eq!(by, first);
+    let second = site.generate(&alice, "aes").await;
+    assert_eq!(site.encrypt(&alice, "aes", "x").await.0, first, "an active version does not encrypt");
+    site.turn_to(&alice, "aes", second, Transition::Promote).await;
+    let (by, new) = site.encrypt(&alice, "aes", "newer").await;
+    assert_eq!((by, site.decrypt(&alice, "aes", &old).await), (second, Ok("hunter2".to_owned())));
+
+    let moved = site.engine.rewrap(&using(&alice, "aes"), &[cipher(&old, "a")]).await.unwrap().remove(0).unwrap();
+    assert_eq!(moved.version, second);
+    site.turn_to(&alice, "aes", first, Transition::Deactivate).await;
+    let refused = |why: Unusable| Err(Error::Unusable(why));
+    assert_eq!(site.decrypt(&alice, "aes", &old).await, refused(Unusable::Inactive(first)));
+    let rewrapped = site.engine.rewrap(&using(&alice, "aes"), &[cipher(&old, "a")]).await.unwrap().remove(0);
+    assert_eq!(rewrapped.map(drop), Err(Error::Unusable(Unusable::Inactive(first))));
+    assert_eq!(site.decrypt(&alice, "aes", &moved.value).await, Ok("hunter2".to_owned()));
+    site.turn_to(&alice, "aes", first, Transition::Reactivate).await;
+    assert_eq!(site.decrypt(&alice, "aes", &old).await, Ok("hunter2".to_owned()));
+
+    let minimum = |old: &KeyMeta| Ok(KeyMeta { policy: KeyPolicy { min_version: Some(second), ..old.policy.clone() }, ..old.clone() });
+    site.engine.change_meta(&alice, "test", "aes", Precondition::Any, minimum).await.unwrap();
+    assert_eq!(site.decrypt(&alice, "aes", &old).await, refused(Unusable::BelowMinimum { version: first, minimum: second }));
+    site.turn_to(&alice, "aes", first, Transition::Deactivate).await;
+    site.turn_to(&alice, "aes", first, Transition::Destroy).await;
+    assert_eq!(site.decrypt(&alice, "aes", &old).await, refused(Unusable::Destroyed(first)));
+    assert_eq!(site.decrypt(&alice, "aes", &new).await, Ok("newer".to_owned()));
+}
+
+#[tokio::test]
+async fn ciphertexts_of_other_keys_of_deleted_ones_and_of_elsewhere_are_refused_by_name() {
+    let (site, elsewhere) = (Site::new().await, Site::new().await);
+    let alice = user("alice");
+    for id in ["aes", "other"] {
+        made(&site, &alice, id, KeyKind::Aes256Gcm).await;
+    }
+    made(&elsewhere, &alice, "aes", KeyKind::Aes256Gcm).await;
+    let why = |r: Result<String, Error>| match r.unwrap_err() {
+        Error::Invalid { field: "ciphertext", rule } => rule,
+        other => panic!("{other}"),
+    };
+    let (_, of_other) = site.encrypt(&alice, "other", "x").await;
+    assert!(why(site.decrypt(&alice, "aes", &of_other).await).contains("a key of another name"));
+    let (_, foreign) = elsewhere.encrypt(&alice, "aes", "x").await;
+    assert!(why(site.decrypt(&alice, "aes", &foreign).await).contains("one of another Claviger"));
+    let (_, mine) = site.encrypt(&alice, "aes", "x").await;
+    assert!(why(site.decrypt(&alice, "aes", &mine[..50]).await).contains("too short"));
+    assert!(why(site.decrypt(&alice, "aes", b"{}").await).contains("its format is"));
+    site.delete(&alice, "aes").await;
+    made(&site, &alice, "aes", KeyKind::Aes256Gcm).await;
+    assert!(why(site.decrypt(&alice, "aes", &mine).await).contains("has been deleted"));
+}
+
+#[tokio::test]
+async fn each_use_takes_its_own_right() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    let rights = [
+        ("encrypter", Capability::Encrypt),
+        ("decrypter", Capability::Decrypt),
+        ("signer", Capability::Sign),
+        ("verifier", Capability::Verify),
+        ("reader", Capability::Read),
+        ("lister", Capability::List),
+    ];
+    let acl = rights.iter().fold(Acl::default(), |acl, (name, right)| acl.set(Principal::User((*name).into()), Capabilities::of([*right])));
+    for (id, kind) in [("aes", KeyKind::Aes256Gcm), ("mac", KeyKind::Hmac)] {
+        site.engine.create(&alice, "test", NewKey { acl: acl.clone(), ..used_key(id, kind, KeyPolicy::default()) }).await.unwrap();
+    }
+    let (_, sealed) = site.encrypt(&alice, "aes", "x").await;
+    let code = site.engine.hmac(&using(&alice, "mac"), None, &[b"m".to_vec()]).await.unwrap().remove(0).unwrap().value;
+    for (name, right) in rights {
+        let who = user(name);
+        let (aes, mac) = (using(&who, "aes"), using(&who, "mac"));
+        let proof = Proof { document: Document { message: b"m".to_vec(), is_digest: false }, proof: code.clone(), version: None };
+        let done = [
+            ("encrypt", site.engine.encrypt(&aes, &[plain("x", "a")]).await.is_ok()),
+            ("decrypt", site.engine.decrypt(&aes, &[cipher(&sealed, "a")]).await.is_ok()),
+            ("rewrap", site.engine.rewrap(&aes, &[cipher(&sealed, "a")]).await.is_ok()),
+            ("data key", site.engine.data_keys(&aes, &[DataKey { bytes: 32, aad: Vec::new() }]).await.is_ok()),
+            ("hmac", site.engine.hmac(&mac, None, &[b"m".to_vec()]).await.is_ok()),
+            ("verify", site.engine.verify(&mac, &Default::default(), &[proof]).await.is_ok()),
+        ];
+        let may: Vec<_> = done.iter().filter(|(_, done)| *done).map(|(what, _)| *what).collect();
+        let wanted: &[&str] = match right {
+            Capability::Encrypt => &["encrypt", "rewrap", "data key"],
+            Capability::Decrypt => &["decrypt"],
+            Capability::Sign => &["hmac", "verify"],
+            Capability::Verify => &["verify"],
+            _ => &[],
+        };
+        assert_eq!(may, wanted, "{name}");
+    }
+    let stranger = site.engine.encrypt(&using(&user("bob"), "aes"), &[plain("x", "a")]).await.map(drop);
+    assert_eq!(stranger, Err(Error::Denied(Refusal::Unseen)));
+}
+
+#[tokio::test]
+async fn who_manages_a_key_of_separate_duties_uses_nothing_of_it() {
+    let site = Site::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let acl = acl(&[("user:bob", Capabilities::of([Capability::Encrypt]))]);
+    let new = NewKey { acl, separate_duties: true, ..used_key("aes", KeyKind::Aes256Gcm, KeyPolicy::default()) };
+    site.engine.create(&alice, "test", new).await.unwrap();
+    let denied = site.engine.encrypt(&using(&alice, "aes"), &[plain("x", "a")]).await.map(drop);
+    assert_eq!(denied, Err(Error::Denied(Refusal::Lacks(Capability::Encrypt))));
+    assert!(site.engine.encrypt(&using(&bob, "aes"), &[plain("x", "a")]).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_batch_has_one_record_and_each_item_its_own_end() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    made(&site, &alice, "aes", KeyKind::Aes256Gcm).await;
+    let (_, sealed) = site.encrypt(&alice, "aes", "x").await;
+    site.log.lines.lock().clear();
+    let items = [cipher(&sealed, "a"), cipher(b"nothing", "a"), cipher(&sealed, "b")];
+    let ends = site.engine.decrypt(&using(&alice, "aes"), &items).await.unwrap();
+    assert_eq!(ends.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false]);
+    assert_eq!(*site.log.lines.lock(), ["alice decrypt aes ok"]);
+    site.log.lines.lock().clear();
+    let ends = site.engine.decrypt(&using(&alice, "aes"), &items[1..]).await.unwrap();
+    assert!(ends.iter().all(Result::is_err));
+    assert_eq!(*site.log.lines.lock(), ["alice decrypt aes invalid"]);
+    site.log.broken.store(true, Ordering::SeqCst);
+    assert!(matches!(site.engine.decrypt(&using(&alice, "aes"), &items).await, Err(Error::Unavailable(_))), "no record, no plaintext");
+}
+
+#[tokio::test]
+async fn signatures_hold_after_a_rotation_until_their_version_is_deactivated() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    for (id, kind) in [("p256", KeyKind::EcdsaP256), ("ed", KeyKind::Ed25519)] {
+        let first = made(&site, &alice, id, kind).await;
+        let document = || Document { message: b"m".to_vec(), is_digest: false };
+        let signed = site.engine.sign(&using(&alice, id), &Default::default(), &[document()]).await.unwrap().remove(0).unwrap();
+        let second = site.generate(&alice, id).await;
+        site.turn_to(&alice, id, second, Transition::Promote).await;
+        let check = |version| {
+            let proof = Proof { document: document(), proof: signed.value.clone(), version };
+            let (engine, alice) = (&site.engine, alice.clone());
+            async move { engine.verify(&using(&alice, id), &Default::default(), &[proof]).await.unwrap().remove(0).map(|d| d.value.holds_for) }
+        };
+        assert_eq!(check(None).await, Ok(Some(first)));
+        assert_eq!(check(Some(second)).await, Ok(None));
+        let (_, public) = site.engine.public_keys(&using(&alice, id)).await.unwrap();
+        assert_eq!(public.len(), 2);
+        site.turn_to(&alice, id, first, Transition::Deactivate).await;
+        assert_eq!(check(None).await, Ok(None));
+        assert_eq!(check(Some(first)).await, Err(Error::Unusable(Unusable::Inactive(first))));
+    }
+}
+
+#[tokio::test]
+async fn a_tink_key_says_which_of_its_versions_made_what_it_does_not_decrypt() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    let policy = KeyPolicy { template: Some("TINK_AEAD_AES256_GCM".into()), ..KeyPolicy::default() };
+    let first = site.engine.create(&alice, "test", used_key("tink", KeyKind::Tink, policy)).await.unwrap().version.unwrap();
+    let (_, old) = site.encrypt(&alice, "tink", "x").await;
+    let second = site.generate(&alice, "tink").await;
+    site.turn_to(&alice, "tink", second, Transition::Promote).await;
+    assert_eq!(site.decrypt(&alice, "tink", &old).await.unwrap(), "x");
+    site.turn_to(&alice, "tink", first, Transition::Deactivate).await;
+    assert_eq!(site.decrypt(&alice, "tink", &old).await, Err(Error::Unusable(Unusable::Inactive(first))));
+    let unknown = KeyPolicy { template: Some("TINK".into()), ..KeyPolicy::default() };
+    let refused = site.engine.create(&alice, "test", used_key("t", KeyKind::Tink, unknown)).await;
+    assert!(matches!(refused, Err(Error::Invalid { field: "template", .. })));
+}
+
+#[tokio::test]
+async fn only_what_was_made_exportable_leaves_and_only_to_who_may_read() {
+    let site = Site::new().await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let acl = acl(&[("user:bob", Capabilities::of([Capability::List, Capability::Encrypt]))]);
+    for (id, exportable) in [("out", true), ("in", false)] {
+        let policy = KeyPolicy { exportable, ..KeyPolicy::default() };
+        let new = NewKey { acl: acl.clone(), ..used_key(id, KeyKind::Aes256Gcm, policy) };
+        site.engine.create(&alice, "test", new).await.unwrap();
+    }
+    assert_eq!(site.engine.export(&using(&alice, "out"), None).await.unwrap().material.len(), 32);
+    let why = |r: Result<_, Error>| r.map(|_: Exported| ()).unwrap_err();
+    assert_eq!(why(site.engine.export(&using(&alice, "in"), None).await), Error::Denied(Refusal::NotExportable));
+    assert_eq!(why(site.engine.export(&using(&bob, "out"), None).await), Error::Denied(Refusal::Lacks(Capability::Read)));
+    assert!(matches!(site.engine.read(&alice, "test", "out", Select::Primary).await, Err(Error::Denied(Refusal::UsedNotRead(_)))));
+}
+
+#[tokio::test]
+async fn open_material_goes_with_its_version_and_its_key() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    let first = made(&site, &alice, "aes", KeyKind::Aes256Gcm).await;
+    site.encrypt(&alice, "aes", "x").await;
+    let key = site.engine.inspect(&alice, "test", "aes").await.unwrap().entry.meta.key_ref();
+    assert!(site.engine.open_keys.find(&key, first).is_some());
+    let second = site.generate(&alice, "aes").await;
+    site.turn_to(&alice, "aes", second, Transition::Promote).await;
+    site.turn_to(&alice, "aes", first, Transition::Deactivate).await;
+    site.turn_to(&alice, "aes", first, Transition::Destroy).await;
+    assert!(site.engine.open_keys.find(&key, first).is_none());
+    site.encrypt(&alice, "aes", "x").await;
+    assert!(site.engine.open_keys.find(&key, second).is_some());
+    site.delete(&alice, "aes").await;
+    assert!(site.engine.open_keys.find(&key, second).is_none());
+}
+
+#[tokio::test]
+async fn a_secret_is_not_used_and_a_version_past_its_lifetime_neither() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    site.create(&alice, "secret", "x", &[]).await.unwrap();
+    let refused = site.engine.encrypt(&using(&alice, "secret"), &[plain("x", "a")]).await.map(drop);
+    assert!(matches!(refused, Err(Error::Invalid { field: "kind", .. })));
+    let new = NewKey { max_lifetime: Some(60), ..used_key("aes", KeyKind::Aes256Gcm, KeyPolicy::default()) };
+    let first = site.engine.create(&alice, "test", new).await.unwrap().version.unwrap();
+    let (_, sealed) = site.encrypt(&alice, "aes", "x").await;
+    site.clock.advance(61);
+    assert_eq!(site.decrypt(&alice, "aes", &sealed).await, Err(Error::Unusable(Unusable::Expired(first))));
+}

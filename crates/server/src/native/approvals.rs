@@ -3,6 +3,7 @@
 use super::data::push_key;
 use super::keys::changed;
 use super::request::single;
+use super::uses::exported_json;
 use super::{Answer, Ask, Native, SURFACE, answer, json_answer, quoted};
 use crate::http::{Headers, Response};
 use claviger_domain::{ApprovalId, Approving, MAX_REASON, Prefix, Revision, is_reason};
@@ -80,14 +81,15 @@ impl Native {
         let seen = self.engine().revision();
         match Box::pin(self.engine().run_approval(ask.caller, SURFACE, id)).await? {
             Ran::Read(read) => Ok(ran_read(&read, seen)),
+            Ran::Exported(exported) => Ok(json_answer(200, exported_json("{\"exported\":", &exported, "}"))),
             Ran::Changed(revision) => {
                 let changed = Changed { etag: None, revision: revision.to_string(), version: None };
-                Ok(answer(200, &RunAnswer { changed: Some(changed), data: None, seal: None }))
+                Ok(answer(200, &RunAnswer { changed: Some(changed), ..RunAnswer::default() }))
             }
             Ran::Rotate => {
                 let caller = ask.caller.clone().approving(Approving::With(id));
                 let seal = self.rotated(ask, &caller).await?;
-                Ok(answer(200, &RunAnswer { changed: None, data: None, seal: Some(seal) }))
+                Ok(answer(200, &RunAnswer { seal: Some(seal), ..RunAnswer::default() }))
             }
         }
     }

@@ -5,8 +5,8 @@ use super::{Answer, Ask, Native, SURFACE, answer, quoted};
 use claviger_domain::{Acl, KeyId, KeyMeta, Labels, Revision, Timestamp, Transition, VersionId, permits};
 use claviger_engine::{Added, Material, NewKey, NewVersion, Pattern};
 use claviger_wire::native::{
-    AddVersion, Changed, CreateKey, FieldError, History, HistoryEntry, KeyPage, SetState, UpdateKey, VersionList, acl_entries, etag,
-    key_info, kind_and_policy, parse_acl, rfc3339_to_unix, version_info,
+    AddVersion, Changed, CreateKey, FieldError, History, HistoryEntry, KeyPage, SetState, UpdateKey, VersionList, acl_entries,
+    decode_base64, etag, key_info, kind_and_policy, parse_acl, rfc3339_to_unix, version_info,
 };
 use std::collections::BTreeMap;
 
@@ -31,9 +31,9 @@ impl Native {
     }
 
     fn new_key(&self, body: CreateKey) -> Result<NewKey, FieldError> {
-        let CreateKey { id, kind, policy, data, acl, description, labels, separate_duties, max_lifetime, expires } = body;
+        let CreateKey { id, kind, policy, data, wrapped, acl, description, labels, separate_duties, max_lifetime, expires } = body;
         // First of all, so that it is wiped whatever else is wrong.
-        let material = material(data)?;
+        let material = material(data, wrapped)?;
         let (kind, policy) = kind_and_policy(kind.as_deref(), policy)?;
         Ok(NewKey {
             id: KeyId::parse(&id).map_err(|e| FieldError::new("id", e))?,
@@ -94,8 +94,8 @@ impl Native {
 
     pub(crate) async fn add_version(&self, ask: &Ask<'_>) -> Answer {
         let id = ask.key()?;
-        let AddVersion { data, expires, promote } = ask.json()?;
-        let new = NewVersion { material: material(data)?, expires: self.expiry(expires)? };
+        let AddVersion { data, wrapped, expires, promote } = ask.json()?;
+        let new = NewVersion { material: material(data, wrapped)?, expires: self.expiry(expires)? };
         let added = self.engine().add_version(ask.caller, SURFACE, id.as_str(), &new, promote, ask.precondition).await?;
         Ok(changed(201, &added))
     }
@@ -137,8 +137,13 @@ impl Native {
 }
 
 /// A version's data as it was given, if it was.
-fn material(data: Option<String>) -> Result<Material, FieldError> {
-    data.map_or(Ok(Material::Generated), |data| secret(data).map(Material::Given))
+fn material(data: Option<String>, wrapped: Option<String>) -> Result<Material, FieldError> {
+    match (data.map(secret).transpose()?, wrapped) {
+        (Some(data), None) => Ok(Material::Given(data)),
+        (None, Some(wrapped)) => Ok(Material::Wrapped(decode_base64(wrapped.as_bytes(), "wrapped")?)),
+        (None, None) => Ok(Material::Generated),
+        (Some(_), Some(_)) => Err(FieldError::new("wrapped", "give either `data` or `wrapped`")),
+    }
 }
 
 /// A change of the minimum version: none, its removal, or a version.

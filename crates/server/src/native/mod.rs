@@ -28,6 +28,7 @@ mod share;
 mod status;
 #[cfg(test)]
 mod tests;
+mod uses;
 mod watch;
 
 pub use backstage::{AuditQuery, AuditState, Backstage, Vitals};
@@ -133,7 +134,9 @@ impl Native {
 
     fn limit(&self, route: &Route) -> usize {
         match route.request {
-            Some("CreateKey" | "AddVersion") => self.parts.max_value.div_ceil(3) * 4 + ROOM,
+            Some("CreateKey" | "AddVersion" | "Encrypt" | "Decrypt" | "Sign" | "Verify" | "Hmac") => {
+                self.parts.max_value.div_ceil(3) * 4 + ROOM
+            }
             Some(_) => ROOM,
             None => 0,
         }
@@ -257,6 +260,7 @@ impl Native {
         // The others are boxed: the rarer route must not make every request's future as large as the widest.
         match route.operation {
             Operation::ReadData => self.read_data(&ask).await,
+            Operation::Encrypt => Box::pin(self.encrypt(&ask)).await,
             _ => self.rarer(&ask).await,
         }
         .map_err(|stop| (stop, conditional))
@@ -269,6 +273,16 @@ impl Native {
             Operation::ReadData => Box::pin(self.read_data(ask)),
             Operation::ReadMany => Box::pin(self.read_many(ask)),
             Operation::Fingerprint => Box::pin(self.fingerprint(ask)),
+            Operation::Encrypt => Box::pin(self.encrypt(ask)),
+            Operation::Decrypt => Box::pin(self.decrypt(ask)),
+            Operation::Rewrap => Box::pin(self.rewrap(ask)),
+            Operation::DataKeys => Box::pin(self.data_keys(ask)),
+            Operation::Sign => Box::pin(self.sign(ask)),
+            Operation::Hmac => Box::pin(self.hmac(ask)),
+            Operation::Verify => Box::pin(self.verify(ask)),
+            Operation::ShowPublic => Box::pin(self.show_public(ask)),
+            Operation::Export => Box::pin(self.export(ask)),
+            Operation::ShowImportKey => Box::pin(self.show_import_key(ask)),
             Operation::ListKeys => Box::pin(self.list_keys(ask)),
             Operation::CreateKey => Box::pin(self.create_key(ask)),
             Operation::ShowKey => Box::pin(self.show_key(ask)),
@@ -393,7 +407,7 @@ impl Ask<'_> {
 
 /// The part of a request that an error is about, when the name is ours; what a client made up is not written down.
 fn known_part(field: &str) -> &str {
-    const PARTS: [&str; 34] = [
+    const PARTS: &[&str] = &[
         "authorization",
         "path",
         "id",
@@ -418,6 +432,11 @@ fn known_part(field: &str) -> &str {
         "max_lifetime",
         "separate_duties",
         "kind",
+        "items",
+        "hash",
+        "padding",
+        "form",
+        "wrapped",
         "policy",
         "min_version",
         "promote",
@@ -430,7 +449,7 @@ fn known_part(field: &str) -> &str {
         "heartbeat",
     ];
     let outermost = field.split(['[', '.']).next().unwrap_or_default();
-    PARTS.into_iter().find(|p| *p == outermost).unwrap_or("something that it may not have")
+    PARTS.iter().copied().find(|p| *p == outermost).unwrap_or("something that it may not have")
 }
 
 /// An answer of JSON. All are kept out of caches: what a caller may see can change at any moment.

@@ -107,6 +107,7 @@ fn needs(needs: Needs) -> String {
         Needs::Identity => "Needs any proven identity; the answer has what it may see.".to_owned(),
         Needs::AnyRight => "Needs any right on the key.".to_owned(),
         Needs::OnKey(right) => format!("Needs `{}` on the key.", right.name()),
+        Needs::Verification => format!("Needs `{}` or `{}` on the key.", Capability::Verify.name(), Capability::Sign.name()),
         Needs::Creation => format!("Needs `{}` on a prefix of the id, or a prefix where any user may create.", Capability::Create.name()),
         Needs::PrefixAdmin => "Needs `admin` on the prefix or a shorter one.".to_owned(),
         Needs::RootAdmin => "Needs `admin` on the empty prefix.".to_owned(),

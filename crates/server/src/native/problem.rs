@@ -8,7 +8,7 @@ use crate::http::Response;
 use claviger_domain::audit::Outcome;
 use claviger_domain::{RequestId, VersionError};
 use claviger_engine::{ApprovalProblem, Conflict, Error, Refusal};
-use claviger_wire::native::{FieldError, Problem};
+use claviger_wire::native::{FieldError, ItemError, Problem};
 
 const NOT_FOUND: &str =
     "there is no such thing here, or you have no right to know of it; look at the spelling, or ask an administrator for a grant";
@@ -59,6 +59,11 @@ impl Fault {
 
     fn with_header(self, name: &'static str, value: impl ToString) -> Self {
         Self { header: Some((name, value.to_string())), ..self }
+    }
+
+    /// The fault as one item of several has it.
+    pub(crate) fn into_item(self) -> ItemError {
+        ItemError { code: self.code.to_owned(), detail: self.detail, field: self.field }
     }
 
     /// The stable code.
@@ -140,6 +145,7 @@ impl Fault {
             Error::Invalid { field, rule } => Self::invalid(FieldError::new(*field, rule)),
             Error::AnswerTooLarge { .. } => Self::answer_too_large(error),
             Error::AnswerFull => Self::new(413, "ask_again", error.to_string()),
+            Error::Unusable(_) => Self::new(409, "version_unusable", error.to_string()),
             Error::Damaged { .. } => Self::new(500, "internal", error.to_string()),
             // No status of those that clients repeat a request on.
             Error::Unrecorded { revision, .. } => {
@@ -200,6 +206,7 @@ fn title(code: &str) -> &'static str {
         "invalid" => "the request breaks a rule",
         "unauthenticated" => "who you are is not proven",
         "denied" => "you may not",
+        "version_unusable" => "the version is not used any more",
         "used_not_read" => "this key is used, not read",
         "expired" => "the version's lifetime has ended",
         "needs_approval" => "others must agree",

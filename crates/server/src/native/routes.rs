@@ -64,6 +64,8 @@ pub enum Needs {
     AnyRight,
     /// This right on the key.
     OnKey(Capability),
+    /// `verify` or `sign` on the key.
+    Verification,
     /// This right on a prefix of the new key's id, or the rule that any user may create there.
     Creation,
     /// `admin` on the prefix or a shorter one.
@@ -111,6 +113,16 @@ pub enum Operation {
     UpdateKey,
     DeleteKey,
     ReadData,
+    Encrypt,
+    Decrypt,
+    Rewrap,
+    DataKeys,
+    Sign,
+    Hmac,
+    Verify,
+    ShowPublic,
+    Export,
+    ShowImportKey,
     ListVersions,
     AddVersion,
     SetState,
@@ -165,6 +177,12 @@ const fn change(method: Method, pattern: &'static str, operation: Operation, nee
     Route { method, pattern, operation, summary, needs, query: &[], request: None, status: 200, answer: "Changed", conditional: true }
 }
 
+/// A route that uses a key.
+const fn using(pattern: &'static str, operation: Operation, right: Capability, body: &'static str, summary: &'static str) -> Route {
+    let read = get(pattern, operation, OnKey(right), "UseAnswer", summary);
+    Route { method: Method::Post, request: Some(body), ..read }
+}
+
 use Capability::{Admin, List, Read, Write};
 /// A route that decides about a request for approval.
 const fn decision(pattern: &'static str, operation: Operation, summary: &'static str) -> Route {
@@ -205,6 +223,41 @@ pub const ROUTES: &[Route] = &[
         ],
         ..get("/keys/{id}/-/data", Operation::ReadData, OnKey(Read), "KeyData", "Read a key's data.")
     },
+    using("/keys/{id}/-/encrypt", Operation::Encrypt, Capability::Encrypt, "Encrypt", "Encrypt with a key's primary version."),
+    using(
+        "/keys/{id}/-/decrypt",
+        Operation::Decrypt,
+        Capability::Decrypt,
+        "Decrypt",
+        "Decrypt with the version that each ciphertext names.",
+    ),
+    using("/keys/{id}/-/rewrap", Operation::Rewrap, Capability::Encrypt, "Decrypt", "Move ciphertexts to a key's primary version, unseen."),
+    using("/keys/{id}/-/data-key", Operation::DataKeys, Capability::Encrypt, "MakeDataKeys", "Make data keys, wrapped with a key."),
+    using("/keys/{id}/-/sign", Operation::Sign, Capability::Sign, "Sign", "Sign with a key's primary version."),
+    using(
+        "/keys/{id}/-/hmac",
+        Operation::Hmac,
+        Capability::Sign,
+        "Hmac",
+        "Make message authentication codes with a key's primary version.",
+    ),
+    Route {
+        needs: Needs::Verification,
+        ..using("/keys/{id}/-/verify", Operation::Verify, Capability::Verify, "Verify", "Check signatures or message authentication codes.")
+    },
+    get("/keys/{id}/-/public", Operation::ShowPublic, AnyRight, "PublicKeys", "Show the public halves of a key's live versions."),
+    Route {
+        method: Method::Post,
+        query: &[Param::once("version", "This version; the primary one unless given.")],
+        ..get(
+            "/keys/{id}/-/export",
+            Operation::Export,
+            OnKey(Read),
+            "ExportedKey",
+            "Export the material of a key that was made exportable.",
+        )
+    },
+    get("/import-key", Operation::ShowImportKey, Identity, "ImportKey", "Show the public key that material to be imported is wrapped to."),
     get("/keys/{id}/-/versions", Operation::ListVersions, AnyRight, "VersionList", "List a key's versions without their data."),
     Route {
         request: Some("AddVersion"),

@@ -1,6 +1,6 @@
 //! Rules of approval and requests for it, as JSON.
 
-use super::{Changed, FieldError, KeyData, SealStatus, unix_to_rfc3339};
+use super::{Changed, ExportedKey, FieldError, KeyData, SealStatus, unix_to_rfc3339};
 use claviger_domain::{ApprovalRule, Guarded, GuardedSet, Principal, Rules, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -143,7 +143,7 @@ pub struct Decision {
 }
 
 /// What carrying out a request gave: one of these.
-#[derive(Deserialize, Serialize, ToSchema)]
+#[derive(Default, Deserialize, Serialize, ToSchema)]
 pub struct RunAnswer {
     /// Of a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,6 +151,9 @@ pub struct RunAnswer {
     /// Of a read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<KeyData>,
+    /// Of an export.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exported: Option<ExportedKey>,
     /// Of a rotation of the barrier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seal: Option<SealStatus>,

@@ -35,6 +35,7 @@ impl Walk<'_> {
     fn through(&mut self, situations: &[Situation]) {
         for (number, situation) in situations.iter().enumerate() {
             let mut place = situation.place(number, self.person, &mut self.admin);
+            situation.make_used_keys(&mut place, &mut self.admin);
             for row in routes::all().filter(|r| r.each) {
                 let cannot_be_created = row.need == oracle::Need::KnoxCreation && situation.delimiter == '/';
                 if !cannot_be_created {
@@ -138,7 +139,8 @@ fn every_route_refuses_who_proves_nothing_whatever_is_there() {
     let on_key = everyone.map(|to| situations::entry(to, oracle::ADMIN)).to_vec();
     let situation = Situation { on_prefix: on_key.clone(), on_key, any_user_creates: true, ..situations::all().remove(0) };
     situation.set_up(0, &mut admin);
-    let place = situation.place(0, &people::ALICE, &mut admin);
+    let mut place = situation.place(0, &people::ALICE, &mut admin);
+    situation.make_used_keys(&mut place, &mut admin);
     let mut failures = Vec::new();
     for person in &UNPROVEN {
         for row in routes::all() {

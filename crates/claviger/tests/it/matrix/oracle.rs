@@ -56,6 +56,8 @@ pub(super) enum Need {
     Shown,
     /// This right on the key.
     Right(&'static str),
+    /// One of these rights on the key.
+    AnyOf(&'static str, &'static str),
     /// To make a key.
     Creation,
     /// `admin` on the prefix or a shorter one.
@@ -168,9 +170,10 @@ impl Facts {
         match need {
             Need::Nothing | Need::Identity => Allowed,
             Need::Concerned => Hidden,
-            Need::AnyRight | Need::Shown | Need::Right(_) if rights.is_empty() => Hidden,
+            Need::AnyRight | Need::Shown | Need::Right(_) | Need::AnyOf(..) if rights.is_empty() => Hidden,
             Need::AnyRight | Need::Shown => Allowed,
             Need::Right(right) => if_so(rights.contains(right)),
+            Need::AnyOf(one, other) => if_so(rights.contains(one) || rights.contains(other)),
             Need::Creation => if_so(self.may_create(person)),
             Need::PrefixAdmin => if_so(self.administers_prefix(person)),
             Need::RootAdmin => if_so(given(&self.on_everything, person).contains("admin")),

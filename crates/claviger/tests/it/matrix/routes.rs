@@ -12,6 +12,8 @@ pub(super) struct Place {
     pub(super) id: String,
     /// One of its versions.
     pub(super) version: String,
+    /// Something that the used key `…-aes` encrypted.
+    pub(super) sealed: String,
     /// A prefix that only this key's cell uses.
     pub(super) prefix: String,
     /// An id that is free.
@@ -65,6 +67,15 @@ fn key(place: &Place, tail: &str) -> String {
     format!("/api/v1/keys/{}{tail}", place.id)
 }
 
+/// A used key beside the key, with the same rights.
+fn used(place: &Place, kind: &str, tail: &str) -> String {
+    format!("/api/v1/keys/{}-{kind}/-/{tail}", place.id)
+}
+
+fn use_it(place: &Place, kind: &str, tail: &str, item: Value) -> Asked {
+    Asked::json("POST", used(place, kind, tail), json!({ "items": [item] }))
+}
+
 fn knox(place: &Place, tail: &str) -> String {
     format!("/v0/keys/{}/{tail}", place.id)
 }
@@ -77,7 +88,8 @@ const MORE: &str = "bW9yZQ==";
 const APPROVAL: &str = "/api/v1/approvals/0123456789abcdef";
 
 use Need::{
-    AnyRight, Concerned, Creation, Identity, KnoxAccess, KnoxAnyone, KnoxCreation, KnoxRight, Nothing, PrefixAdmin, Right, RootAdmin, Shown,
+    AnyOf, AnyRight, Concerned, Creation, Identity, KnoxAccess, KnoxAnyone, KnoxCreation, KnoxRight, Nothing, PrefixAdmin, Right,
+    RootAdmin, Shown,
 };
 
 /// The native surface.
@@ -94,6 +106,24 @@ pub(super) const NATIVE: &[Row] = &[
     row("POST", "/api/v1/fingerprints", "fingerprint", Right("read"), |p| {
         Asked::json("POST", "/api/v1/fingerprints", json!({ "ids": [p.id] }))
     }),
+    row("POST", "/api/v1/keys/{id}/-/encrypt", "encrypt", Right("encrypt"), |p| {
+        use_it(p, "aes", "encrypt", json!({ "plaintext": SECRET }))
+    }),
+    row("POST", "/api/v1/keys/{id}/-/decrypt", "decrypt", Right("decrypt"), |p| {
+        use_it(p, "aes", "decrypt", json!({ "ciphertext": p.sealed }))
+    }),
+    row("POST", "/api/v1/keys/{id}/-/rewrap", "rewrap", Right("encrypt"), |p| {
+        use_it(p, "aes", "rewrap", json!({ "ciphertext": p.sealed }))
+    }),
+    row("POST", "/api/v1/keys/{id}/-/data-key", "make a data key", Right("encrypt"), |p| use_it(p, "aes", "data-key", json!({}))),
+    row("POST", "/api/v1/keys/{id}/-/sign", "sign", Right("sign"), |p| use_it(p, "ed", "sign", json!({ "message": MORE }))),
+    row("POST", "/api/v1/keys/{id}/-/hmac", "authenticate", Right("sign"), |p| use_it(p, "mac", "hmac", json!({ "message": MORE }))),
+    row("POST", "/api/v1/keys/{id}/-/verify", "verify", AnyOf("verify", "sign"), |p| {
+        use_it(p, "ed", "verify", json!({ "message": MORE, "signature": MORE }))
+    }),
+    row("GET", "/api/v1/keys/{id}/-/public", "public key", AnyRight, |p| Asked::new("GET", used(p, "ed", "public"))),
+    row("POST", "/api/v1/keys/{id}/-/export", "export", Right("read"), |p| Asked::new("POST", used(p, "aes", "export"))),
+    once("GET", "/api/v1/import-key", "key to import by", Identity, |_| Asked::new("GET", "/api/v1/import-key")),
     row("GET", "/api/v1/keys/{id}/-/versions", "list versions", AnyRight, |p| Asked::new("GET", key(p, "/-/versions"))),
     row("POST", "/api/v1/keys/{id}/-/versions", "add a version", Right("write"), |p| {
         Asked::json("POST", key(p, "/-/versions"), json!({ "data": MORE }))
@@ -214,6 +244,7 @@ pub(super) fn anywhere() -> Place {
     Place {
         id: "m:x:key".to_owned(),
         version: "1".to_owned(),
+        sealed: MORE.to_owned(),
         prefix: "m:x:".to_owned(),
         fresh: "m:x:new".to_owned(),
         himself: "principal=user:alice".to_owned(),

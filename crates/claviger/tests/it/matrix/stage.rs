@@ -65,6 +65,7 @@ impl Situation {
         let mut place = Place {
             id: format!("{above}key"),
             version: String::new(),
+            sealed: String::new(),
             fresh: format!("{above}new"),
             prefix: above,
             himself: himself(person),
@@ -90,6 +91,20 @@ impl Situation {
             let grants = json!([{ "principal": who, "preset": "none" }]);
             admin.must(&Asked::json("PATCH", format!("/api/v1/keys/{}/-/acl", place.id), json!({ "grants": grants })));
         }
+    }
+
+    /// Creates the keys beside the place's key that are used, with the same rights.
+    pub(super) fn make_used_keys(&self, place: &mut Place, admin: &mut Voice) {
+        let acl = wire(&self.on_key);
+        for (name, kind, policy) in
+            [("aes", "aes256-gcm", json!({ "exportable": true })), ("ed", "ed25519", json!({})), ("mac", "hmac", json!({}))]
+        {
+            let id = format!("{}-{name}", place.id);
+            let body = json!({ "id": id, "kind": kind, "policy": policy, "acl": acl, "separate_duties": self.separate });
+            admin.must(&Asked::json("POST", "/api/v1/keys", body));
+        }
+        // Cut off: that is said to who may decrypt, and to nobody else.
+        place.sealed = "AQE=".to_owned();
     }
 
     /// Makes ready what a request needs to succeed; gives the version that it should be about.
@@ -199,6 +214,8 @@ fn of_native(row: &Row, place: &Place, answer: &Answer, missing: impl FnOnce() -
             if hidden { Verdict::Hidden } else { Verdict::Allowed }
         }
         (200 | 201, _) => Verdict::Allowed,
+        // Who may decrypt is told what is wrong with a ciphertext.
+        (400, Some("invalid")) if json["field"] == "ciphertext" => Verdict::Allowed,
         (401, Some("unauthenticated")) => Verdict::Unproven,
         (403, Some("denied")) => Verdict::Denied,
         (404, Some("not_found")) if without_request(answer) == without_request(&missing()) => Verdict::Hidden,

@@ -78,6 +78,7 @@ fn needs(need: Need) -> String {
         Need::Identity => "an identity".to_owned(),
         Need::AnyRight | Need::Shown => "any right on the key".to_owned(),
         Need::Right(right) | Need::KnoxRight(right) => format!("`{right}`"),
+        Need::AnyOf(one, other) => format!("`{one}` or `{other}`"),
         Need::Creation => "`create` on a prefix, or its rule".to_owned(),
         Need::PrefixAdmin => "`admin` on the prefix or a shorter one".to_owned(),
         Need::RootAdmin => "`admin` on the empty prefix".to_owned(),

@@ -17,6 +17,7 @@ const RULES: &str = r#"{"rules":[{"operations":["delete"],"needed":1,"approvers"
 
 /// What rows name before it is there.
 struct Made {
+    sealed: String,
     version: String,
     approval: String,
     hash: String,
@@ -35,6 +36,16 @@ fn row(operation: Operation, made: &Made) -> (Row, String) {
         O::UpdateKey => key("/keys/team/db", r#"{"description":"new"}"#),
         O::DeleteKey => key("/keys/team/db", ""),
         O::ReadData => key("/keys/team/db/-/data", ""),
+        O::Encrypt => key("/keys/team/db-aes/-/encrypt", &format!(r#"{{"items":[{{"plaintext":"{data}"}}]}}"#)),
+        O::Decrypt => key("/keys/team/db-aes/-/decrypt", r#"{"items":[{"ciphertext":"SEALED"}]}"#),
+        O::Rewrap => key("/keys/team/db-aes/-/rewrap", r#"{"items":[{"ciphertext":"SEALED"}]}"#),
+        O::DataKeys => key("/keys/team/db-aes/-/data-key", r#"{"items":[{}]}"#),
+        O::Sign => key("/keys/team/db-ed/-/sign", &format!(r#"{{"items":[{{"message":"{data}"}}]}}"#)),
+        O::Hmac => key("/keys/team/db-mac/-/hmac", &format!(r#"{{"items":[{{"message":"{data}"}}]}}"#)),
+        O::Verify => key("/keys/team/db-ed/-/verify", &format!(r#"{{"items":[{{"message":"{data}","signature":"{data}"}}]}}"#)),
+        O::ShowPublic => key("/keys/team/db-ed/-/public", ""),
+        O::Export => key("/keys/team/db-aes/-/export", ""),
+        O::ShowImportKey => of("/import-key", "", ALICE, "nothing"),
         O::ListVersions => key("/keys/team/db/-/versions", ""),
         O::AddVersion => key("/keys/team/db/-/versions", &format!(r#"{{"data":"{data}"}}"#)),
         O::SetState => key("/keys/team/db/-/versions/VERSION", r#"{"state":"primary"}"#),
@@ -72,7 +83,7 @@ fn row(operation: Operation, made: &Made) -> (Row, String) {
         O::Describe => of("/openapi.json", "", ALICE, "nothing"),
     };
     let target = row.target.replace("VERSION", &made.version).replace("APPROVAL", &made.approval);
-    let body = row.body.replace("HASH", &made.hash);
+    let body = row.body.replace("HASH", &made.hash).replace("SEALED", &made.sealed);
     (Row { body, ..row }, target)
 }
 
@@ -82,18 +93,26 @@ fn takes_used_tokens(operation: Operation) -> bool {
     matches!(operation, O::CreateSession | O::EndSession | O::SharePage | O::ShareScript | O::OpenShare)
 }
 
-/// A world with a key that has an active second version, and another whose deletion alice has asked bob to approve.
+/// A world with a key that has an active second version, and another whose deletion alice has asked bob to approve;
+/// and with keys that are used, and something that one of them encrypted.
 async fn world(operation: Operation) -> (World, Made) {
     let world = World::new().await;
     world.create("team/db", "s3cret").await;
     let added = world.must(201, ALICE, "POST", "/keys/team/db/-/versions", &format!(r#"{{"data":"{}"}}"#, base64(b"s3cret"))).await;
     let version = added.json()["version"].as_str().unwrap().to_owned();
+    for (id, kind, policy) in [("db-aes", "aes256-gcm", r#"{"exportable":true}"#), ("db-ed", "ed25519", "{}"), ("db-mac", "hmac", "{}")] {
+        let body = format!(r#"{{"id":"team/{id}","kind":"{kind}","policy":{policy}}}"#);
+        world.must(201, ALICE, "POST", "/keys", &body).await;
+    }
+    let body = format!(r#"{{"items":[{{"plaintext":"{}"}}]}}"#, base64(b"s3cret"));
+    let sealed = world.must(200, ALICE, "POST", "/keys/team/db-aes/-/encrypt", &body).await.json();
     world.create("team/guarded", "s3cret").await;
     world.must(200, ALICE, "PUT", "/keys/team/guarded/-/rules", RULES).await;
     let asked = world.call(ALICE, "DELETE", "/keys/team/guarded", &[("Claviger-Ask", "it is old")], "").await;
     assert_eq!(asked.status, 202, "{}", asked.text);
     let word = |name: &str| asked.json()[name].as_str().unwrap().to_owned();
-    let made = Made { version, approval: word("id"), hash: word("hash") };
+    let sealed = sealed["items"][0]["ciphertext"].as_str().unwrap().to_owned();
+    let made = Made { sealed, version, approval: word("id"), hash: word("hash") };
     if operation == Operation::RunApproval {
         let (target, body) = (format!("/approvals/{}/-/approve", made.approval), format!(r#"{{"hash":"{}"}}"#, made.hash));
         world.must(200, BOB, "POST", &target, &body).await;

@@ -1,0 +1,247 @@
+//! Material that was made elsewhere comes in wrapped, so that nobody between its maker and Claviger sees it.
+//!
+//! Claviger publishes a public key of the curve P-256. Each barrier key gives one, by a subkey; so it is replaced when the
+//! barrier is rotated, the older ones go on working, and nothing more is stored. What is sent is
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | format: 1 |
+//! | 4 | the barrier key's version, big endian |
+//! | 65 | a fresh public key of the sender's, uncompressed (SEC 1 §2.3.3) |
+//! | n | the material under AES-256 key wrap with padding (RFC 5649) |
+//!
+//! The wrapping key is HKDF-SHA-256 (RFC 5869) without salt of the Diffie-Hellman secret (its x coordinate), with the
+//! six lines `claviger import 1`, the key's id, its kind, `exportable` or `sealed`, and both public keys in hexadecimal
+//! (the sender's, then Claviger's), each ended by a line feed. So what was wrapped for one key opens for no other, and
+//! not for one from which it could be exported unless the sender meant that ▲.
+
+use super::public;
+#[cfg(test)]
+use crate::once::random_secret;
+use crate::ring::KeyRing;
+use crate::{MaterialError, check_imported};
+use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
+use aws_lc_rs::signature::Ed25519KeyPair;
+use claviger_domain::{KeyId, KeyKind, KeyPolicy, SecretBytes, Timestamp};
+use std::fmt::Write;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+const FORMAT: u8 = 1;
+const POINT: usize = 65;
+
+/// What stands before the point in a SubjectPublicKeyInfo of P-256 (RFC 5480).
+const SPKI: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01,
+    0x07, 0x03, 0x42, 0x00,
+];
+
+/// Why wrapped material does not come in.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ImportError {
+    /// It has no form that this program knows.
+    #[error("this is no wrapped material: expected format 1, a barrier key's version, a public key and the wrapped material")]
+    Malformed,
+    /// It names a barrier key that is not in the key ring.
+    #[error(
+        "this was wrapped to the public key of barrier key {0}, which this server does not have: ask for the present one and wrap again"
+    )]
+    UnknownBarrier(u32),
+    /// It does not unwrap.
+    #[error(
+        "this does not unwrap: it was altered, or wrapped for a key of another id, kind or exportability, or to the public key of another Claviger"
+    )]
+    NotAuthentic,
+    /// What was in it is no key of this kind.
+    #[error(transparent)]
+    Material(#[from] MaterialError),
+}
+
+/// The public key that material is wrapped to, with a signed statement of its age.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportKey {
+    /// Which barrier key gives it.
+    pub barrier: u32,
+    /// It as PEM.
+    pub pem: String,
+    /// Lines that say what it is and since when: `claviger import key 1`, `barrier` and the version, `created` and the time in
+    /// seconds of Unix, and the SubjectPublicKeyInfo in base64.
+    pub statement: String,
+    /// The audit log's Ed25519 signature of the statement: whoever knows the log's public key knows that this is no
+    /// stranger's.
+    pub signature: [u8; 64],
+}
+
+struct Key32;
+
+impl KeyType for Key32 {
+    fn len(&self) -> usize {
+        32
+    }
+}
+
+impl KeyRing {
+    /// The public key of the newest barrier key, which was made at `created`.
+    ///
+    /// # Panics
+    /// Never in health: AWS-LC takes what the barrier key gives.
+    #[must_use]
+    pub fn import_key(&self, created: Timestamp) -> ImportKey {
+        let barrier = self.version();
+        let private = self.import_private(barrier).expect("the newest barrier key is in the ring");
+        let der = [&SPKI[..], &point(&private)].concat();
+        let pem = public::pem(&der);
+        let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        let statement = format!("claviger import key 1\nbarrier {barrier}\ncreated {}\n{base64}\n", created.0.div_euclid(1_000_000_000));
+        let pair = Ed25519KeyPair::from_seed_unchecked(self.audit_seed().expose()).expect("a seed has 32 bytes");
+        let mut signature = [0; 64];
+        signature.copy_from_slice(pair.sign(statement.as_bytes()).as_ref());
+        ImportKey { barrier, pem, statement, signature }
+    }
+
+    /// The material out of what was wrapped for a key.
+    ///
+    /// # Errors
+    /// [`ImportError`] says whether the form, the wrapping or the material is wrong.
+    pub fn unwrap_import(&self, id: &KeyId, kind: KeyKind, policy: &KeyPolicy, wrapped: &[u8]) -> Result<SecretBytes, ImportError> {
+        let (barrier, theirs, sealed) = split(wrapped).ok_or(ImportError::Malformed)?;
+        let private = self.import_private(barrier).ok_or(ImportError::UnknownBarrier(barrier))?;
+        let info = info(id, kind, policy.exportable, theirs, &point(&private));
+        let peer = UnparsedPublicKey::new(&ECDH_P256, theirs);
+        let kek = agree(&private, peer, ImportError::NotAuthentic, |secret| Ok(derive(secret, &info)))?;
+        let kek = AesKek::new(&AES_256, &*kek).map_err(|_| ImportError::NotAuthentic)?;
+        let mut plain = Zeroizing::new(vec![0; sealed.len()]);
+        let len = kek.unwrap_with_padding(sealed, &mut plain).map_err(|_| ImportError::NotAuthentic)?.len();
+        plain.truncate(len);
+        let material = SecretBytes::new(std::mem::take(&mut *plain));
+        check_imported(kind, policy, &material)?;
+        Ok(material)
+    }
+
+    fn import_private(&self, barrier: u32) -> Option<PrivateKey> {
+        // One in 2^32 strings of 32 bytes is no scalar of P-256: then the next subkey is taken.
+        let attempt = |n: u8| self.subkey_of(barrier, if n == 0 { "import".to_owned() } else { format!("import-{n}") }.as_str());
+        (0..8).find_map(|n| PrivateKey::from_private_key(&ECDH_P256, &*attempt(n)?).ok())
+    }
+}
+
+fn split(wrapped: &[u8]) -> Option<(u32, &[u8; POINT], &[u8])> {
+    let rest = wrapped.strip_prefix(&[FORMAT])?;
+    let (barrier, rest) = rest.split_first_chunk()?;
+    let (point, sealed) = rest.split_first_chunk()?;
+    Some((u32::from_be_bytes(*barrier), point, sealed))
+}
+
+fn point(private: &PrivateKey) -> [u8; POINT] {
+    let public = private.compute_public_key().expect("a private key has a public one");
+    public.as_ref().try_into().expect("a point of P-256, uncompressed, has 65 bytes")
+}
+
+fn derive(secret: &[u8], info: &str) -> Zeroizing<[u8; 32]> {
+    let mut key = Zeroizing::new([0; 32]);
+    let prk = Salt::new(HKDF_SHA256, &[]).extract(secret);
+    let filled = prk.expand(&[info.as_bytes()], Key32).and_then(|okm| okm.fill(&mut *key));
+    filled.expect("HKDF-SHA-256 gives up to 8160 bytes");
+    key
+}
+
+fn info(id: &KeyId, kind: KeyKind, exportable: bool, theirs: &[u8], ours: &[u8]) -> String {
+    let hex = |bytes: &[u8]| {
+        bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    };
+    let leaves = if exportable { "exportable" } else { "sealed" };
+    // No id and no kind has a line feed in it, so no two lists of lines are the same text.
+    format!("claviger import 1\n{id}\n{}\n{leaves}\n{}\n{}\n", kind.name(), hex(theirs), hex(ours))
+}
+
+/// Wraps as a sender does, for tests.
+#[cfg(test)]
+pub(super) fn wrap(server: &[u8], barrier: u32, about: (&KeyId, KeyKind, bool), material: &[u8]) -> Vec<u8> {
+    let private = (0..8).find_map(|_| PrivateKey::from_private_key(&ECDH_P256, random_secret(32).expose()).ok()).expect("a scalar");
+    let ours = point(&private);
+    let info = info(about.0, about.1, about.2, &ours, server);
+    let kek = agree(&private, UnparsedPublicKey::new(&ECDH_P256, server), (), |secret| Ok(derive(secret, &info))).expect("a point");
+    let mut sealed = vec![0; material.len() + 16];
+    let kek = AesKek::new(&AES_256, &*kek).expect("32 bytes");
+    let len = kek.wrap_with_padding(material, &mut sealed).expect("room").len();
+    [&[FORMAT][..], &barrier.to_be_bytes(), &ours, &sealed[..len]].concat()
+}
+
+/// Arbitrary bytes never unwrap, and are refused by name.
+pub(crate) fn fuzz(ring: &KeyRing, bytes: &[u8]) {
+    let id = KeyId::parse("fuzz").expect("an id");
+    let unwrapped = ring.unwrap_import(&id, KeyKind::Hmac, &KeyPolicy::default(), bytes);
+    assert!(unwrapped.is_err(), "nobody wrapped this");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use aws_lc_rs::signature::{ED25519, KeyPair, UnparsedPublicKey as Verifying};
+    use base64::Engine;
+
+    fn id(text: &str) -> KeyId {
+        KeyId::parse(text).unwrap()
+    }
+
+    fn server_point(ring: &KeyRing) -> Vec<u8> {
+        let pem = ring.import_key(Timestamp(0)).pem;
+        let text: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        let der = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+        der[26..].to_vec()
+    }
+
+    #[test]
+    fn material_comes_in_for_the_key_that_it_was_wrapped_for_and_no_other() {
+        let ring = KeyRing::of_known(&[[1; 32], [2; 32]]);
+        let server = server_point(&ring);
+        let key = id("team/k");
+        let wrapped = wrap(&server, 2, (&key, KeyKind::Hmac, false), &[9; 40]);
+        let sealed = KeyPolicy::default();
+        let exportable = KeyPolicy { exportable: true, ..KeyPolicy::default() };
+        let open = |id: &KeyId, kind, policy: &KeyPolicy| ring.unwrap_import(id, kind, policy, &wrapped).map(|m| m.expose().to_vec());
+        assert_eq!(open(&key, KeyKind::Hmac, &sealed), Ok(vec![9; 40]));
+        assert_eq!(open(&id("team/o"), KeyKind::Hmac, &sealed), Err(ImportError::NotAuthentic));
+        assert_eq!(open(&key, KeyKind::Aes256Gcm, &sealed), Err(ImportError::NotAuthentic));
+        assert_eq!(open(&key, KeyKind::Hmac, &exportable), Err(ImportError::NotAuthentic));
+        // After a rotation it still opens; elsewhere, and with another number, it does not.
+        let rotated = KeyRing::of_known(&[[1; 32], [2; 32], [3; 32]]);
+        assert!(rotated.unwrap_import(&key, KeyKind::Hmac, &sealed, &wrapped).is_ok());
+        let elsewhere = KeyRing::of_known(&[[1; 32], [4; 32]]);
+        assert_eq!(elsewhere.unwrap_import(&key, KeyKind::Hmac, &sealed, &wrapped).map(drop), Err(ImportError::NotAuthentic));
+        let older = KeyRing::of_known(&[[1; 32]]);
+        assert_eq!(older.unwrap_import(&key, KeyKind::Hmac, &sealed, &wrapped).map(drop), Err(ImportError::UnknownBarrier(2)));
+        for len in 0..wrapped.len() {
+            assert!(ring.unwrap_import(&key, KeyKind::Hmac, &sealed, &wrapped[..len]).is_err(), "{len}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_of_the_kind_is_refused() {
+        let ring = KeyRing::of_known(&[[1; 32]]);
+        let key = id("team/k");
+        let wrapped = wrap(&server_point(&ring), 1, (&key, KeyKind::Aes256Gcm, false), &[9; 31]);
+        let error = ring.unwrap_import(&key, KeyKind::Aes256Gcm, &KeyPolicy::default(), &wrapped).unwrap_err();
+        assert!(matches!(error, ImportError::Material(MaterialError::NotOfKind { .. })), "{error}");
+    }
+
+    #[test]
+    fn the_public_key_is_signed_by_the_log_and_stays_until_the_barrier_is_rotated() {
+        let ring = KeyRing::of_known(&[[1; 32], [2; 32]]);
+        let key = ring.import_key(Timestamp(1_700_000_000_500_000_000));
+        let base64: String = key.pem.lines().filter(|line| !line.starts_with('-')).collect();
+        assert_eq!(key.statement, format!("claviger import key 1\nbarrier 2\ncreated 1700000000\n{base64}\n"));
+        let log = Ed25519KeyPair::from_seed_unchecked(ring.audit_seed().expose()).unwrap();
+        let checks = Verifying::new(&ED25519, log.public_key().as_ref());
+        assert!(checks.verify(key.statement.as_bytes(), &key.signature).is_ok());
+        assert_eq!(server_point(&ring), server_point(&ring));
+        assert_ne!(server_point(&ring), server_point(&KeyRing::of_known(&[[1; 32], [2; 32], [3; 32]])));
+    }
+}
