@@ -61,6 +61,9 @@ pub(super) fn package(source: &Source, program: &Path, papers: &Papers, out: &Pa
         stage.put(&format!("usr/lib/systemd/system/{}", name_of(unit)), 0o644, &fs::read(unit)?)?;
     }
     stage.put("usr/lib/sysusers.d/claviger-node.conf", 0o644, source.text("deploy/sysusers/claviger-node.conf")?.as_bytes())?;
+    for users in files_of(&source.root.join("deploy/sysusers"))? {
+        stage.put(&format!("usr/lib/sysusers.d/{}", name_of(&users)), 0o644, &fs::read(&users)?)?;
+    }
     for (page, text) in &papers.manual {
         stage.zipped(&format!("usr/share/man/man1/{page}"), text)?;
     }
