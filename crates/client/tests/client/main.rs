@@ -5,7 +5,7 @@
 mod canned;
 
 use canned::{Canned, Reply, problem};
-use claviger_client::{Client, Config, Error, Event, Settings, WatchRequest, Which};
+use claviger_client::{Client, Config, Credentials, Error, Event, Renew, Settings, WatchRequest, Which};
 use claviger_domain::{KeyId, SecretBytes, VersionId};
 use claviger_wire::native::CreateKey;
 use std::time::Duration;
@@ -23,6 +23,50 @@ fn client(server: &Canned) -> Client {
 
 fn id(text: &str) -> KeyId {
     KeyId::parse(text).unwrap()
+}
+
+/// A session that is renewed once, or not at all.
+struct Once {
+    token: std::sync::Mutex<&'static str>,
+    can: bool,
+}
+
+impl Renew for Once {
+    fn token(&self) -> zeroize::Zeroizing<String> {
+        self.token.lock().unwrap().to_string().into()
+    }
+
+    fn renew<'a>(&'a self, refused: &'a str) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
+        assert_eq!(refused, "old");
+        *self.token.lock().unwrap() = if self.can { "new" } else { "old" };
+        let renewed = if self.can { Ok(()) } else { Err("the provider refused".to_owned()) };
+        Box::pin(std::future::ready(renewed))
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_over_is_renewed_for_requests_and_streams_and_told_when_it_cannot_be() {
+    let server = Canned::start(|r, _| match (r.head.contains("Authorization: Bearer new\r\n"), r.line.contains("/watch")) {
+        (false, _) => problem(401, "unauthenticated", "there is no such session"),
+        (true, false) => Reply::Json(200, DATA.to_owned()),
+        (true, true) => {
+            let frame = "id: 1.9\nevent: ready\ndata: {\"revision\":\"1.9\"}\n\n";
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
+            Reply::Raw(vec![head, format!("{:x}\r\n{frame}\r\n", frame.len())])
+        }
+    });
+    let client = |can| {
+        let mut config = config(&server, |settings| settings.token = None);
+        config.credentials = Credentials::Session(std::sync::Arc::new(Once { token: std::sync::Mutex::new("old"), can }));
+        Client::new(config).unwrap()
+    };
+    client(true).read(&id("db/pw"), &Which::Live, None).await.unwrap();
+    assert_eq!(server.requests().len(), 2, "refused, then with the new token");
+    let mut watch = client(true).watch(WatchRequest { ids: vec![id("db/pw")], ..WatchRequest::default() });
+    assert!(matches!(watch.next().await, Event::Ready { .. }), "nobody hears of the renewal");
+    let over = client(false).read(&id("db/pw"), &Which::Live, None).await.unwrap_err();
+    assert!(matches!(&over, Error::SessionOver(why) if why == "the provider refused"), "{over}");
+    assert_eq!(server.requests().len(), 5, "it is not tried again");
 }
 
 const DATA: &str = r#"{"id":"db/pw","etag":"00ab-3","revision":"1.7","versions":[
