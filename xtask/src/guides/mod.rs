@@ -12,6 +12,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::{dist, shell};
 use machine::Machine;
@@ -45,7 +47,7 @@ enum Place {
 }
 
 /// The guides that are followed. Extend this table with each guide.
-const GUIDES: &[(&str, Place)] = &[("first-secret", Place::Here), ("production-one-machine", Place::Clean), ("from-knox", Place::Here)];
+const GUIDES: &[(&str, Place)] = &[("first-hour", Place::Here), ("production-one-machine", Place::Clean), ("from-knox", Place::Here)];
 
 /// How long one block may take.
 const BLOCK_LIMIT: Duration = Duration::from_secs(600);
@@ -139,7 +141,7 @@ impl Reader {
         let folder = tempfile::tempdir()?;
         let said = folder.path().join("said");
         let output = File::create(&said)?;
-        command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
+        command.process_group(0).stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
         let shell = command.spawn().with_context(|| format!("starting `{}`", shell::show(&command)))?;
         Ok(Self { shell, said, seen: 0, numbers: BTreeMap::new(), _folder: folder })
     }
@@ -202,10 +204,11 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        // The end of its input ends the shell; its jobs get the hangup that a closed terminal sends.
-        if let Some(mut input) = self.shell.stdin.take() {
-            let _ = input.write_all(b"kill $(jobs -p) 2>/dev/null; wait\n");
+        // A guide that ends early has programs in the background; they are of the shell's group.
+        if let Some(group) = Pid::from_raw(self.shell.id().cast_signed()) {
+            let _ = kill_process_group(group, Signal::TERM);
         }
+        drop(self.shell.stdin.take());
         let _ = self.shell.wait();
     }
 }
