@@ -6,6 +6,7 @@ use crate::parse;
 use crate::sessions::{KeptSession, Place};
 use clap::{Args, Parser, Subcommand};
 use claviger_client::{Client, Credentials, Settings};
+use claviger_domain::{ApprovalId, Approving};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,12 @@ pub(crate) struct Global {
     /// audit tail, query and export). Errors are JSON on standard error.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Where this takes the approval of others: ask for it, for this reason, instead of doing it. The reason is recorded.
+    #[arg(long, global = true, value_name = "REASON", value_parser = parse::reason, conflicts_with = "approval")]
+    pub(crate) ask: Option<String>,
+    /// Do it by this approval, which was given for exactly this.
+    #[arg(long, global = true, value_name = "ID", value_parser = parse::approval_id)]
+    approval: Option<ApprovalId>,
 }
 
 #[derive(Subcommand)]
@@ -92,6 +99,9 @@ enum Command {
     /// Show and change rights on keys and prefixes.
     #[command(subcommand)]
     Acl(acl::Acl),
+    /// Ask others to agree to what rules guard, and decide about what others ask.
+    #[command(subcommand)]
+    Approval(approval::Approval),
     /// List a key's earlier states.
     History(history::History),
     /// List what a principal can reach.
@@ -171,6 +181,8 @@ impl Cli {
             Command::Info(c) => online(global, async |s| c.run(s).await),
             Command::Set(c) => online(global, async |s| c.run(s).await),
             Command::Acl(c) => online(global, async |s| c.run(s).await),
+            Command::Approval(approval::Approval::Ask(ask)) => ask.command(global)?.run(),
+            Command::Approval(c) => online(global, async |s| c.run(s).await),
             Command::History(c) => online(global, async |s| c.run(s).await),
             Command::Reach(c) => online(global, async |s| c.run(s).await),
             Command::Watch(c) => online(global, async |s| c.run(s).await),
@@ -238,8 +250,13 @@ impl Global {
     /// The settings, checked.
     fn config(self) -> Result<claviger_client::Config, Failure> {
         let timeout = self.timeout;
+        let approving = match (&self.ask, self.approval) {
+            (Some(reason), _) => Approving::Ask(Arc::from(reason.as_str())),
+            (None, Some(id)) => Approving::With(id),
+            (None, None) => Approving::Plain,
+        };
         let mut config = self.settings()?.resolve().map_err(|e| Failure::client(e.into(), None))?;
-        config.timeout = timeout;
+        (config.timeout, config.approving) = (timeout, approving);
         Ok(config)
     }
 

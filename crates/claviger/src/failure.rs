@@ -1,6 +1,7 @@
 //! How commands fail: an exit code, a sentence that says what failed and whose fault it is, and the next step.
 
 use claviger_client::{ConfigError, Error};
+use claviger_wire::native::ApprovalInfo;
 use std::process::ExitCode;
 
 /// What to do where something is not there, or not for this caller to know.
@@ -43,12 +44,14 @@ pub(crate) struct Failure {
     request_id: Option<String>,
     /// The reader of standard output went away: nobody wants to hear more.
     quiet: bool,
+    /// It is no failure at all: approval was asked for, as the command line said.
+    asked: Option<Box<ApprovalInfo>>,
 }
 
 impl Failure {
     /// A failure of this kind.
     pub(crate) fn new(code: Code, what: impl Into<String>) -> Self {
-        Self { code, what: what.into(), next: None, request_id: None, quiet: false }
+        Self { code, what: what.into(), next: None, request_id: None, quiet: false, asked: None }
     }
 
     /// The command line is wrong.
@@ -116,6 +119,9 @@ impl Failure {
         let code = code_of(&error);
         let mut failure = Self::new(code, error.to_string());
         failure.next = next_step(&error, code, key);
+        if let Error::Asked(asked) = error {
+            return Self { asked: Some(asked), ..failure };
+        }
         if let Error::Refused { problem, .. } = &error {
             failure.request_id = Some(problem.request_id.clone());
             if let Some(field) = &problem.field {
@@ -134,6 +140,12 @@ impl Failure {
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         if self.quiet {
             return ExitCode::SUCCESS;
+        }
+        if let Some(asked) = &self.asked {
+            return match crate::commands::approval::show_asked(asked, json) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(failure) => failure.report(json),
+            };
         }
         match json {
             true => eprintln!("{}", self.to_json()),
@@ -187,7 +199,8 @@ fn code_of(error: &Error) -> Code {
 pub(crate) fn code_of_problem(code: &str) -> Code {
     match code {
         "not_found" | "deleted" | "expired" => Code::NotFound,
-        "denied" => Code::Denied,
+        "denied" | "needs_approval" => Code::Denied,
+        "approval" => Code::Conflict,
         "unauthenticated" => Code::Unauthenticated,
         "conflict" => Code::Conflict,
         "rate_limited" | "sealed" | "unavailable" | "storage_full" => Code::Unavailable,
@@ -210,6 +223,10 @@ fn next_step(error: &Error, code: Code, key: Option<&str>) -> Option<String> {
             format!("a read can simply be repeated; a change may have been made: look with `claviger info {key}` before you repeat it")
         }
         (Error::SessionOver(_), _) => "`claviger login` begins a new one".to_owned(),
+        _ if error.code() == Some("needs_approval") => {
+            "repeat the command with `--ask REASON` to ask for approval; `claviger approval list` shows what waits".to_owned()
+        }
+        _ if error.code() == Some("approval") => "`claviger approval list --all` shows what became of it; ask anew with `--ask REASON`".to_owned(),
         (_, Code::Unauthenticated) => {
             "run `claviger login`, or set CLAVIGER_TOKEN, or CLAVIGER_CERT and CLAVIGER_KEY, to what this server accepts".to_owned()
         }
@@ -262,6 +279,8 @@ mod tests {
             ("deleted", 3),
             ("expired", 3),
             ("denied", 4),
+            ("needs_approval", 4),
+            ("approval", 6),
             ("unauthenticated", 5),
             ("conflict", 6),
             ("unavailable", 7),

@@ -1,6 +1,6 @@
 //! What stands on the command line, parsed once into the domain's types.
 
-use claviger_domain::{Capabilities, Capability, KeyId, KeyKind, Prefix, Principal, Revision, Timestamp, VersionId};
+use claviger_domain::{ApprovalId, Capabilities, Capability, KeyId, KeyKind, Prefix, Principal, Revision, Timestamp, VersionId};
 use claviger_wire::native::{GrantEntry, names, rfc3339_to_unix, unix_to_rfc3339};
 use std::time::Duration;
 
@@ -52,6 +52,19 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = number.parse().map_err(|_| bad())?;
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(bad)
+}
+
+/// A reason or comment.
+pub(crate) fn reason(text: &str) -> Result<String, String> {
+    match !text.is_empty() && claviger_domain::is_reason(text) {
+        true => Ok(text.to_owned()),
+        false => Err("a reason has 1 to 1024 bytes and no control characters".to_owned()),
+    }
+}
+
+/// An approval's id.
+pub(crate) fn approval_id(text: &str) -> Result<ApprovalId, String> {
+    ApprovalId::parse(text).ok_or_else(|| format!("`{text}` is no approval's id, which has 16 hexadecimal digits"))
 }
 
 /// A lifetime in whole seconds, at least one.

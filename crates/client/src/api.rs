@@ -5,7 +5,7 @@
 use crate::request::{Request, Target};
 use crate::secret::{Secret, SecretItem, encode};
 use crate::{Client, Error};
-use claviger_domain::{KeyId, Prefix, Principal, Revision, SecretBytes, VersionId};
+use claviger_domain::{ApprovalId, KeyId, Prefix, Principal, Revision, SecretBytes, VersionId};
 use claviger_wire::native as wire;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroize;
@@ -78,6 +78,19 @@ pub struct AuditQuery {
     pub before: Option<String>,
     /// Records per page.
     pub limit: Option<u32>,
+}
+
+/// What carrying out a request gave.
+#[derive(Debug)]
+pub enum Ran {
+    /// A change.
+    Changed(wire::Changed),
+    /// Data.
+    Read(Secret),
+    /// The material of a key that is used.
+    Exported(wire::ExportedKey),
+    /// A new barrier key.
+    Rotated(wire::SealStatus),
 }
 
 /// Whether a key of a bulk read is left for another request.
@@ -301,6 +314,51 @@ impl Client {
     /// Rotates the barrier key.
     pub async fn rotate_seal(&self) -> Answered<wire::SealStatus> {
         self.call(Request::new("POST", "/api/v1/seal/rotate")).await?.json()
+    }
+
+    /// The rules of approval that reach a key.
+    pub async fn rules(&self, id: &KeyId) -> Answered<wire::RuleList> {
+        self.get(format!("/api/v1/keys/{id}/-/rules")).await
+    }
+
+    /// Replaces a key's own rules of approval.
+    pub async fn replace_rules(&self, id: &KeyId, rules: &wire::RulesBody, if_match: Option<&str>) -> Answered<wire::Changed> {
+        self.change(Request::new("PUT", format!("/api/v1/keys/{id}/-/rules")).json(rules), if_match).await
+    }
+
+    /// Replaces the rules of approval on a prefix.
+    pub async fn replace_prefix_rules(&self, prefix: &Prefix, rules: &wire::RulesBody, if_match: Option<&str>) -> Answered<wire::Changed> {
+        let target = Target::new("/api/v1/prefix/rules").with("prefix", prefix.as_str()).build();
+        self.change(Request::new("PUT", target).json(rules), if_match).await
+    }
+
+    /// The requests for approval that the caller may see; those that are over only with `all`.
+    pub async fn approvals(&self, all: bool) -> Answered<wire::ApprovalList> {
+        let state = all.then_some("all");
+        self.get(Target::new("/api/v1/approvals").with_some("state", state).build()).await
+    }
+
+    /// One request for approval.
+    pub async fn approval(&self, id: ApprovalId) -> Answered<wire::ApprovalInfo> {
+        self.get(format!("/api/v1/approvals/{id}")).await
+    }
+
+    /// Says something about a request: `approve`, `reject` or `withdraw`.
+    pub async fn decide(&self, id: ApprovalId, what: &str, decision: &wire::Decision) -> Answered<wire::ApprovalInfo> {
+        self.call(Request::new("POST", format!("/api/v1/approvals/{id}/-/{what}")).json(decision)).await?.json()
+    }
+
+    /// Carries out a request of the caller's that was approved.
+    pub async fn run_approval(&self, id: ApprovalId) -> Answered<Ran> {
+        let answer = self.call(Request::new("POST", format!("/api/v1/approvals/{id}/-/run"))).await?;
+        let wire::RunAnswer { changed, data, exported, seal } = answer.json()?;
+        match (changed, data, exported, seal) {
+            (Some(changed), None, None, None) => Ok(Ran::Changed(changed)),
+            (None, Some(data), None, None) => Ok(Ran::Read(data.try_into()?)),
+            (None, None, Some(exported), None) => Ok(Ran::Exported(exported)),
+            (None, None, None, Some(seal)) => Ok(Ran::Rotated(seal)),
+            _ => Err(Error::Malformed("it is none of the things that carrying out can give".to_owned())),
+        }
     }
 
     /// Who the server takes the caller for.

@@ -6,7 +6,7 @@ use crate::config::{Address, Config, Credentials, Renew};
 use crate::http::{Body, Connection, Head};
 use crate::request::Request;
 use crate::{Error, tls};
-use claviger_domain::Revision;
+use claviger_domain::{Approving, Revision};
 use claviger_wire::native::Problem;
 use serde::de::DeserializeOwned;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +28,7 @@ struct Inner {
     authorization: Authorization,
     timeout: Duration,
     attempts: u32,
+    approving: Approving,
     idle: Mutex<Vec<Connection>>,
     server_time: Mutex<Option<(SystemTime, Instant)>>,
 }
@@ -68,8 +69,17 @@ impl Client {
             Credentials::Certificate { machine: Some(name), .. } => Authorization::Fixed(Zeroizing::new(format!("Machine {name}"))),
             Credentials::Certificate { machine: None, .. } | Credentials::Nothing => Authorization::Nothing,
         };
-        let Config { address, timeout, attempts, .. } = config;
-        Ok(Self(Arc::new(Inner { address, tls, authorization, timeout, attempts, idle: Mutex::default(), server_time: Mutex::default() })))
+        let Config { address, timeout, attempts, approving, .. } = config;
+        Ok(Self(Arc::new(Inner {
+            address,
+            tls,
+            authorization,
+            timeout,
+            attempts,
+            approving,
+            idle: Mutex::default(),
+            server_time: Mutex::default(),
+        })))
     }
 
     /// What the server's clock showed in its newest answer (whole seconds), and when that came: for who must not trust his own.
@@ -109,7 +119,7 @@ impl Client {
                 is_renewed = true;
                 continue;
             }
-            if attempt >= self.0.attempts || !may_repeat(&request, &error) {
+            if attempt >= self.0.attempts || !may_repeat(&request, &self.0.approving, &error) {
                 return Err(error);
             }
             let asked = error.retry_after().unwrap_or_default().min(LONGEST_WAIT);
@@ -170,6 +180,7 @@ impl Client {
             self.keep(connection);
         }
         match answer.head.status {
+            202 => Err(Error::Asked(answer.json()?)),
             200..=299 => Ok(answer),
             _ => Err(refusal(&answer.head, &answer.body)),
         }
@@ -205,7 +216,7 @@ impl Client {
 
     fn encode(&self, request: &Request) -> Buffer {
         let authorization = self.0.authorization.header();
-        request.encode(&self.0.address.to_string(), authorization.as_ref().map(|value| value.as_str()))
+        request.encode(&self.0.address.to_string(), authorization.as_ref().map(|value| value.as_str()), &self.0.approving)
     }
 }
 
@@ -234,11 +245,11 @@ pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> 
     serde_json::from_slice(bytes).map_err(told)
 }
 
-/// Whether another attempt does no harm and may help.
-fn may_repeat(request: &Request, error: &Error) -> bool {
+/// Whether another attempt does no harm and may help. What asks for approval or uses one up is done once.
+fn may_repeat(request: &Request, approving: &Approving, error: &Error) -> bool {
     let never_reached = matches!(error, Error::Connect { .. });
     let turned_away = error.code() == Some("rate_limited");
-    never_reached || turned_away || (request.repeatable && error.is_transient())
+    never_reached || turned_away || (request.repeatable && *approving == Approving::Plain && error.is_transient())
 }
 
 pub(crate) fn refusal(head: &Head, body: &Buffer) -> Error {

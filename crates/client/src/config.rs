@@ -1,6 +1,7 @@
 //! Where the server is, whom to trust, and how to prove who one is. Raw settings become a configuration before anything
 //! is connected.
 
+use claviger_domain::Approving;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::fmt;
@@ -40,6 +41,8 @@ pub struct Config {
     pub timeout: Duration,
     /// How often a request that can be repeated is tried in all.
     pub attempts: u32,
+    /// Whether requests ask for approval, or rest on one.
+    pub approving: Approving,
 }
 
 /// A server's address.
@@ -164,7 +167,7 @@ impl Settings {
         let ca = self.ca.as_deref().ok_or(missing("CLAVIGER_CA", "a PEM file with the certificate of the server's CA"))?;
         let roots = certificates("CLAVIGER_CA", ca)?;
         let credentials = self.credentials()?;
-        Ok(Config { address, roots, credentials, timeout: Duration::from_secs(30), attempts: 4 })
+        Ok(Config { address, roots, credentials, timeout: Duration::from_secs(30), attempts: 4, approving: Approving::Plain })
     }
 
     fn credentials(self) -> Result<Credentials, ConfigError> {

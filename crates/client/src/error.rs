@@ -1,7 +1,7 @@
 //! What can go wrong between a caller and the server, and whose fault it is.
 
 use crate::ConfigError;
-use claviger_wire::native::Problem;
+use claviger_wire::native::{ApprovalInfo, Problem};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -50,6 +50,9 @@ pub enum Error {
     /// The session is over, and could not be renewed.
     #[error("the session is over: {0}")]
     SessionOver(String),
+    /// Approval was asked for, as the configuration says, and nothing else was done.
+    #[error("approval {} was asked for; nothing is changed until it is given", .0.id)]
+    Asked(Box<ApprovalInfo>),
     /// The server refused, and says why.
     #[error("{}", problem.detail)]
     Refused {
@@ -76,7 +79,7 @@ impl Error {
         match self {
             Self::Connect { .. } | Self::Broken { .. } | Self::Timeout { .. } => true,
             Self::Refused { problem, .. } => matches!(problem.status, 429 | 502..=504),
-            Self::Config(_) | Self::Tls { .. } | Self::Malformed(_) | Self::SessionOver(_) => false,
+            Self::Config(_) | Self::Tls { .. } | Self::Malformed(_) | Self::SessionOver(_) | Self::Asked(_) => false,
         }
     }
 

@@ -25,7 +25,7 @@ mod sse;
 mod tls;
 mod watch;
 
-pub use api::{AuditQuery, BulkRead, KeysQuery, ReachQuery, Which};
+pub use api::{AuditQuery, BulkRead, KeysQuery, Ran, ReachQuery, Which};
 pub use backoff::Backoff;
 pub use client::Client;
 pub use config::{Address, Config, ConfigError, Credentials, NotAName, Renew, Settings};

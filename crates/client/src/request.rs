@@ -1,7 +1,7 @@
 //! One request as the client sends it, and the parts of its target.
 
 use crate::buffer::Buffer;
-use claviger_domain::Revision;
+use claviger_domain::{Approving, Revision};
 use serde::Serialize;
 
 /// One request.
@@ -45,7 +45,7 @@ impl Request {
     }
 
     /// Head and body on the wire. It carries the credential and perhaps a secret, so it is a wiping buffer.
-    pub(crate) fn encode(&self, host: &str, authorization: Option<&str>) -> Buffer {
+    pub(crate) fn encode(&self, host: &str, authorization: Option<&str>, approving: &Approving) -> Buffer {
         let body = self.body.as_ref().map_or(&[][..], Buffer::bytes);
         let mut wire = Buffer::with_capacity(512 + self.target.len() + body.len());
         let mut put = |parts: &[&str]| parts.iter().for_each(|part| wire.push(part.as_bytes()));
@@ -55,6 +55,11 @@ impl Request {
         }
         if let Some(etag) = &self.if_match {
             put(&["If-Match: \"", etag, "\"\r\n"]);
+        }
+        match approving {
+            Approving::Plain => {}
+            Approving::Ask(reason) => put(&["Claviger-Ask: ", reason, "\r\n"]),
+            Approving::With(id) => put(&["Claviger-Approval: ", &id.to_string(), "\r\n"]),
         }
         if let Some(revision) = self.min_revision {
             put(&["Claviger-Min-Revision: ", &revision.to_string(), "\r\n"]);
@@ -139,14 +144,17 @@ mod tests {
     #[test]
     fn a_request_has_what_it_needs_and_nothing_else() {
         let request = Request::new("PUT", "/x").json(&["v"]).if_match(Some("00-1")).min_revision(Revision::parse("1.7"));
-        let wire = String::from_utf8(request.encode("h:1", Some("Bearer t")).bytes().to_vec()).unwrap();
+        let with = Approving::With(claviger_domain::ApprovalId(7));
+        let wire = String::from_utf8(request.encode("h:1", Some("Bearer t"), &with).bytes().to_vec()).unwrap();
         assert_eq!(
             wire,
             "PUT /x HTTP/1.1\r\nHost: h:1\r\nAccept: application/json\r\nAuthorization: Bearer t\r\nIf-Match: \"00-1\"\r\n\
-             Claviger-Min-Revision: 1.7\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\n[\"v\"]"
+             Claviger-Approval: 0000000000000007\r\nClaviger-Min-Revision: 1.7\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\n[\"v\"]"
         );
-        let plain = String::from_utf8(Request::new("GET", "/y").encode("h:1", None).bytes().to_vec()).unwrap();
-        assert_eq!(plain, "GET /y HTTP/1.1\r\nHost: h:1\r\nAccept: application/json\r\n\r\n");
+        let get = |approving| String::from_utf8(Request::new("GET", "/y").encode("h:1", None, &approving).bytes().to_vec()).unwrap();
+        assert_eq!(get(Approving::Plain), "GET /y HTTP/1.1\r\nHost: h:1\r\nAccept: application/json\r\n\r\n");
+        let asked = "GET /y HTTP/1.1\r\nHost: h:1\r\nAccept: application/json\r\nClaviger-Ask: why\r\n\r\n";
+        assert_eq!(get(Approving::Ask("why".into())), asked);
         assert!(Request::new("GET", "/y").repeatable && !Request::new("DELETE", "/y").repeatable);
     }
 }

@@ -378,6 +378,18 @@ impl Engine {
         }
     }
 
+    /// As [`Engine::clear`], for a change that comes to none: there is nothing to approve, and no approval is used up by it.
+    pub(crate) fn clear_nothing(&self, caller: &Caller) -> Result<(), Error> {
+        match caller.approval() {
+            Approving::Plain => Ok(()),
+            Approving::Ask(_) => Err(Error::invalid("claviger-ask", "this would change nothing; there is nothing to approve")),
+            Approving::With(id) => match self.visible(caller, *id)?.approval.ended(self.now()) {
+                Some(how) => Err(ApprovalProblem::Ended(how).into()),
+                None => Err(ApprovalProblem::Stale.into()),
+            },
+        }
+    }
+
     /// Whether a rule guards `deed`, done to a key with these rules of its own.
     pub(crate) fn is_guarded(&self, deed: &Deed, own: &Rules) -> bool {
         self.memory.read(|t| !t.guarding(deed, own).is_empty())

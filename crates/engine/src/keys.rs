@@ -784,6 +784,7 @@ impl Engine {
                         return Err(Error::Conflict(Conflict::Changed));
                     }
                     let Some(edit) = work(&before)? else {
+                        self.clear_nothing(caller)?;
                         let added = Added { meta: before.meta.clone(), revision: before.revision, version: None };
                         return Ok((added, before, permit.allowed_by().cloned(), (None, Cleared::Free)));
                     };

@@ -22,5 +22,6 @@ pub mod people;
 mod private_file;
 mod retention;
 mod run;
+mod webhook;
 
 pub use run::{Server, initialise, start};

@@ -15,7 +15,7 @@ use crate::native::{Native, NativeParts};
 use crate::native::{SHARE_RULE, Sharing};
 use crate::people::People;
 use crate::people::github::Github;
-use crate::retention;
+use crate::{retention, webhook};
 use anyhow::{Context, Result, bail};
 use claviger_audit::{Alerts, AuditLog, Checkpoint, Durability, LineSink, LogConfig, LogKey, Reader, Recorder, SinkTarget};
 use claviger_authn::{BREAK_GLASS_GROUP, MachineCertificates, Roots, TokenTable, TrustBundles, Verifiers};
@@ -161,8 +161,8 @@ impl Opened {
         let alerts = Arc::new(Alerts::new(Arc::new(recorder), config.audit.alerts));
         learn_readers(&alerts, &log)?;
         let Recorded { requests, after, since } = recorded_changes(&log, head.revision)?;
-        let Started { engine, report, committer } =
-            Engine::start(config.keys.clone(), store, alerts.clone(), ring, Arc::new(SystemClock)).await?;
+        let settings = claviger_engine::Settings { notices: notices(config)?, ..config.keys.clone() };
+        let Started { engine, report, committer } = Engine::start(settings, store, alerts.clone(), ring, Arc::new(SystemClock)).await?;
         for (id, why) in &report.damaged {
             tracing::error!(key.id = %id, %why, "the record of `{id}` is damaged and is not served");
         }
@@ -514,6 +514,19 @@ async fn note(app: &App, action: Action, reason: &str, revision: Option<Revision
     app.engine.note(&record).await.context("writing to the audit log")
 }
 
+/// How often it is looked for requests for approval that have run out.
+const SWEEP_APPROVALS: Duration = Duration::from_secs(30);
+
+/// Where the engine tells what becomes of requests for approval, if anybody is to hear of it.
+fn notices(config: &Config) -> Result<Option<tokio::sync::mpsc::Sender<claviger_engine::Notice>>> {
+    if config.webhooks.urls.is_empty() {
+        return Ok(None);
+    }
+    let (notices, heard) = webhook::channel();
+    webhook::start(&config.webhooks, heard).context("approvals.webhooks")?;
+    Ok(Some(notices))
+}
+
 /// What goes before the reason why the audit log does not open.
 fn opening(config: &Config) -> &'static str {
     match config.audit.standby {
@@ -547,8 +560,7 @@ impl Server {
     /// When signals cannot be had.
     pub async fn run_until_signal(mut self) -> Result<()> {
         let mut look = tokio::time::interval(Duration::from_secs(1));
-        let retaining = self.retain();
-        let sweeping = self.sweep_shares();
+        let tasks: Vec<_> = self.retain().into_iter().chain(self.sweep_shares()).chain([self.sweep()]).collect();
         loop {
             tokio::select! {
                 _ = self.signals.terminate.recv() => break,
@@ -568,14 +580,10 @@ impl Server {
             }
         }
         tracing::info!("stopping");
-        if let Some(retaining) = retaining {
-            retaining.abort();
+        for task in tasks {
+            task.abort();
             // It holds what the stop waits for. That it was ended is no news.
-            let _ = retaining.await;
-        }
-        if let Some(sweeping) = sweeping {
-            sweeping.abort();
-            let _ = sweeping.await;
+            let _ = task.await;
         }
         self.stop().await;
         Ok(())
@@ -613,6 +621,19 @@ impl Server {
                 }
             }
         }))
+    }
+
+    /// Starts the task that writes down which requests for approval have run out.
+    fn sweep(&self) -> tokio::task::JoinHandle<()> {
+        let app = self.app.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP_APPROVALS).await;
+                if let Err(error) = app.engine.sweep_approvals().await {
+                    tracing::warn!(%error, "requests for approval that have run out are not written down yet");
+                }
+            }
+        })
     }
 
     /// Turns the notes that `break-glass` left into audit records.

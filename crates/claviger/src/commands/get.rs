@@ -77,11 +77,18 @@ impl Get {
                     output::json(&serde_json::json!({ "id": secret.id, "version": version.id, "state": version.state, "output": path }))?;
                 }
             }
-            None if session.json => show_json(&secret)?,
-            None if self.all => show_all(&secret)?,
-            None => show(the_one(&secret)?)?,
+            None => print(&secret, session.json, self.all)?,
         }
         Ok(0)
+    }
+}
+
+/// A secret on standard output: as JSON, all its versions, or the value of the first one.
+pub(crate) fn print(secret: &Secret, json: bool, all: bool) -> Result<(), Failure> {
+    match (json, all) {
+        (true, _) => show_json(secret),
+        (_, true) => show_all(secret),
+        _ => show(the_one(secret)?),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod acl;
 pub(crate) mod add;
+pub(crate) mod approval;
 pub(crate) mod audit;
 #[cfg(feature = "server")]
 pub(crate) mod check;

@@ -37,7 +37,8 @@ impl Place {
     pub(crate) fn client(&self, token: Option<&str>) -> Result<Client, Failure> {
         let credentials = token.map_or(Credentials::Nothing, |token| Credentials::Token(Zeroizing::new(token.to_owned())));
         let Self { address, roots, timeout } = self.clone();
-        Client::new(Config { address, roots, credentials, timeout, attempts: 4 }).map_err(|e| Failure::client(e, None))
+        Client::new(Config { address, roots, credentials, timeout, attempts: 4, approving: claviger_domain::Approving::Plain })
+            .map_err(|e| Failure::client(e, None))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The integration tests: real servers, real clients, one binary. Modules mirror what is tested.
 #![allow(clippy::unwrap_used)]
 
+mod approvals;
 mod command_line;
 mod faults;
 mod front;

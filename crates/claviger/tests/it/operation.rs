@@ -32,7 +32,7 @@ fn create(server: &TestServer, id: &str, data: &str, acl: &str) {
 }
 
 /// A production configuration over a development server's files.
-fn production_config(server: &TestServer) -> std::path::PathBuf {
+pub(crate) fn production_config(server: &TestServer) -> std::path::PathBuf {
     let dir = server.dir();
     let path = dir.join("production.toml");
     let d = dir.display();

@@ -71,10 +71,25 @@ pub struct Config {
     pub sharing: Sharing,
     /// Sizes and defaults of keys.
     pub keys: claviger_engine::Settings,
+    /// Who is told of approvals.
+    pub webhooks: WebhookConfig,
     /// Logging.
     pub log: LogConfig,
     /// Static development users; only with `--dev`.
     pub dev_users: Vec<DevUser>,
+}
+
+/// Where notices of approvals are posted.
+#[derive(Debug, Clone, Default)]
+pub struct WebhookConfig {
+    /// URLs.
+    pub urls: Vec<String>,
+    /// File with the key that signs what is posted.
+    pub key_file: Option<PathBuf>,
+    /// PEM file with the roots of their TLS certificates.
+    pub ca: PathBuf,
+    /// Whether they may be plain HTTP on this machine.
+    pub loopback_http: bool,
 }
 
 /// The audit log's place and sinks.
@@ -245,7 +260,7 @@ impl Config {
     }
 
     fn resolve(raw: Raw, source: &Source<'_>, dev: bool) -> Result<Self, ConfigError> {
-        let Raw { server, tls, limits, store, root, audit, auth, knox, native, share, keys, log, dev: dev_section } = raw;
+        let Raw { server, tls, limits, store, root, audit, auth, knox, native, share, keys, approvals, log, dev: dev_section } = raw;
         if !dev && !dev_section.user.is_empty() {
             return Err(source.error("dev.user", "static users are for `--dev` only; remove the section and use certificates"));
         }
@@ -288,6 +303,7 @@ impl Config {
             native: native.enabled.unwrap_or(true),
             sharing: resolve_sharing(&share, source)?,
             keys: resolve_keys(&keys, &knox, store.accept_tampering.unwrap_or(false), source)?,
+            webhooks: resolve_webhooks(approvals, source)?,
             log: resolve_log(&log, source)?,
             dev_users: dev_section.user.into_iter().map(|u| DevUser { name: u.name, groups: u.groups, token: u.token }).collect(),
         })
@@ -515,6 +531,16 @@ fn resolve_keys(
             .map(|socket| crate::callback::policy(socket, Duration::from_millis(knox.access_callback_timeout_ms.unwrap_or(1000)))),
         accept_tampering,
     })
+}
+
+fn resolve_webhooks(raw: raw::Approvals, source: &Source<'_>) -> Result<WebhookConfig, ConfigError> {
+    let raw::Approvals { webhooks, webhook_key_file, webhook_ca, webhook_loopback_http } = raw;
+    let loopback_http = webhook_loopback_http.unwrap_or(false);
+    for url in &webhooks {
+        crate::outbound::Url::parse(url, loopback_http).map_err(|e| source.error("approvals.webhooks", e))?;
+    }
+    let ca = webhook_ca.unwrap_or_else(|| PathBuf::from(people::SYSTEM_ROOTS));
+    Ok(WebhookConfig { urls: webhooks, key_file: webhook_key_file, ca, loopback_http })
 }
 
 fn resolve_log(raw: &raw::Log, source: &Source<'_>) -> Result<LogConfig, ConfigError> {

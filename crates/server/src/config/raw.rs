@@ -23,6 +23,7 @@ pub struct Raw {
     pub(super) native: Native,
     pub(super) share: Share,
     pub(super) keys: Keys,
+    pub(super) approvals: Approvals,
     pub(super) log: Log,
     pub(super) dev: Dev,
 }
@@ -47,6 +48,12 @@ section!(Limits {
     body_seconds: Option<u64>,
     idle_seconds: Option<u64>,
     drain_seconds: Option<u64>,
+});
+section!(Approvals {
+    webhooks: Vec<String>,
+    webhook_key_file: Option<PathBuf>,
+    webhook_ca: Option<PathBuf>,
+    webhook_loopback_http: Option<bool>,
 });
 section!(Store { path: Option<PathBuf>, accept_tampering: Option<bool> });
 section!(Root { folder: Option<PathBuf> });

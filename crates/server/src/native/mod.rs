@@ -31,6 +31,7 @@ mod tests;
 mod uses;
 mod watch;
 
+pub(crate) use approvals::info as approval_info;
 pub use backstage::{AuditQuery, AuditState, Backstage, Vitals};
 pub use openapi::openapi;
 pub(crate) use request::authorization;

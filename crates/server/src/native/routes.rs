@@ -47,6 +47,7 @@ impl Route {
                 | O::ReplaceRules
                 | O::ReplacePrefixRules
                 | O::RotateSeal
+                | O::Export
                 | O::AddVersion
         );
         guarded || self.method == Method::Get
