@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::*;
+mod approvals;
 mod damage;
 mod used;
 

@@ -52,7 +52,7 @@ impl Faulty {
     }
 
     /// From now on rows are loaded as `alter` makes them.
-    fn alter(&self, alter: impl Fn(Loaded) -> Loaded + Send + 'static) {
+    pub(super) fn alter(&self, alter: impl Fn(Loaded) -> Loaded + Send + 'static) {
         *self.altered.lock() = Some(Box::new(alter));
     }
 
