@@ -145,6 +145,13 @@ impl<'a> Unverified<'a> {
         self.kid.as_deref()
     }
 
+    /// What the signature is over: header and claims as they came. By this a token is known again: an ECDSA signature has a
+    /// second form that verifies as well and that everybody can make, so the whole text is not one for one token.
+    #[must_use]
+    pub fn signed(&self) -> &'a [u8] {
+        self.signed
+    }
+
     /// The claims, if one of `keys` made the signature and `allowed` has its algorithm.
     ///
     /// # Errors

@@ -94,12 +94,12 @@ impl Logins {
         URL_SAFE_NO_PAD.encode([&bare[..], &tag(&self.key, NONCE, &bare)].concat())
     }
 
-    /// Uses up a login's token with its nonce. `issued` is the token's `iat`.
+    /// Uses up a login's token, which is known again by what is `signed` of it, with its nonce. `issued` is its `iat`.
     ///
     /// # Errors
     /// [`OnceError`]; nothing is used up then.
-    pub fn spend(&self, token: &[u8], nonce: Option<&str>, issued: Timestamp, now: Timestamp) -> Result<(), OnceError> {
-        let mut marks = vec![digest16(token)];
+    pub fn spend(&self, signed: &[u8], nonce: Option<&str>, issued: Timestamp, now: Timestamp) -> Result<(), OnceError> {
+        let mut marks = vec![digest16(signed)];
         let until = match nonce {
             Some(nonce) => {
                 let given_out = self.opened(nonce, now).ok_or(OnceError::Nonce)?;
@@ -111,13 +111,13 @@ impl Logins {
         self.remember(&marks, until.max(kept_for(issued)), now)
     }
 
-    /// Uses up the token of a renewal.
+    /// Uses up the token of a renewal, by what is `signed` of it.
     ///
     /// # Errors
     /// As [`Logins::spend`].
-    pub fn spend_renewal(&self, token: &[u8], issued: Timestamp, now: Timestamp) -> Result<(), OnceError> {
+    pub fn spend_renewal(&self, signed: &[u8], issued: Timestamp, now: Timestamp) -> Result<(), OnceError> {
         let until = self.began_after(issued)?;
-        self.remember(&[digest16(token)], until, now)
+        self.remember(&[digest16(signed)], until, now)
     }
 
     /// Seals a ticket.

@@ -47,7 +47,7 @@ pub enum PrefixError {
 /// Why a source's name is no name here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NameError {
-    /// Empty, too long, or with characters that cannot be seen.
+    /// Empty, too long, or with control characters or spaces around it.
     #[error("the name is empty, longer than 256 bytes, or has control characters or spaces around it")]
     Malformed,
     /// It belongs to another source, or to Claviger.

@@ -393,14 +393,19 @@ impl Callers {
         self.caller(connection, authorization, id, Rules::Native, None)
     }
 
-    /// Whether head and certificate prove a caller by Knox's rules, before the body is read. A failure is not counted: the
-    /// request that follows will be.
+    /// Whether head and certificate prove a caller by Knox's rules, before the body is read. A failure is not counted, since
+    /// the request that follows will be, unless somebody else was asked: who goes away before his request is whole must not
+    /// make us ask without end.
     pub async fn is_proven_knox(&self, connection: &Connection, authorization: Option<&[u8]>) -> bool {
         let looked_up = self.looked_up(connection, authorization).await;
+        if looked_up.as_ref().is_some_and(LookedUp::is_refusal) {
+            self.guesses.failed(Some(connection.peer.ip()), None, self.clock.now());
+            return false;
+        }
         self.is_proven(connection, authorization, Rules::Knox, looked_up)
     }
 
-    /// As [`Callers::is_proven_knox`] by the native API's rules.
+    /// As [`Callers::is_proven_knox`] by the native API's rules, by which nobody else is asked.
     pub fn is_proven_native(&self, connection: &Connection, authorization: Option<&[u8]>) -> bool {
         self.is_proven(connection, authorization, Rules::Native, None)
     }
@@ -640,5 +645,20 @@ mod tests {
         }
         assert!(callers.is_proven_native(&connection(), RIGHT));
         assert!(callers.is_proven_knox(&connection(), Some(b"0utok")).await);
+    }
+
+    #[tokio::test]
+    async fn who_sends_no_body_after_wrong_tokens_cannot_make_us_ask_others_without_end() {
+        let service = crate::people::testing::Provider::start().await;
+        let clock = Arc::new(SystemClock);
+        let limits = DenialLimits { forgive_one_after: Duration::from_secs(3600), ..DenialLimits::default() };
+        let callers = Callers::new(no_roots(0), MachineNames::default(), None, limits, clock.clone());
+        let callers = callers.with_people(Arc::default(), Some(Arc::new(service.github("", 60, clock))));
+        for n in 0..100 {
+            let header = format!("0uwrong{n}");
+            assert!(!callers.is_proven_knox(&connection(), Some(header.as_bytes())).await);
+        }
+        assert_eq!(service.asked(), 20, "as often as an address may fail");
+        assert_eq!(verdict(callers.native(&connection(), None, RequestId(0))), "unproven", "another matter");
     }
 }

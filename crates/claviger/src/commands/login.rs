@@ -3,7 +3,7 @@
 use crate::cli::AtServer;
 use crate::failure::{Code, Failure};
 use crate::output;
-use crate::sessions::{Held, Kept};
+use crate::sessions::{Held, Kept, look};
 use clap::Args;
 use claviger_client::oidc::{DeviceCode, Loopback, OidcError, Provider, Tokens};
 use claviger_wire::native::{CreateSession, LoginIssuer, LoginMethods};
@@ -29,6 +29,8 @@ pub(crate) struct Login {
 
 impl Login {
     pub(crate) async fn run(self, at: &AtServer) -> Result<u8, Failure> {
+        // A file that is not used is said before anybody logs in: what came of it could not be kept, nor ended.
+        look(&at.place.name())?;
         let server = at.place.client(None)?;
         let methods = server.login_methods().await.map_err(|e| Failure::client(e, None))?;
         let issuer = self.choose(&methods)?.clone();

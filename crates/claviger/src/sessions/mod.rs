@@ -10,7 +10,7 @@
 
 mod renew;
 
-pub(crate) use renew::{KeptSession, Place};
+pub(crate) use renew::{KeptSession, Place, renewed, seconds_left};
 
 use crate::failure::{Code, Failure};
 use claviger_wire::native::{LoginIssuer, SessionInfo};

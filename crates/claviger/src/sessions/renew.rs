@@ -84,7 +84,7 @@ impl KeptSession {
 }
 
 /// Gets a new ID token from the provider, and a new session for it from the server.
-async fn renewed(place: &Place, held: &mut Held, mut kept: Kept) -> Result<Kept, String> {
+pub(crate) async fn renewed(place: &Place, held: &mut Held, mut kept: Kept) -> Result<Kept, String> {
     let refresh_token = kept.refresh_token.clone().map(Zeroizing::new).ok_or("the provider gave nothing to renew it with")?;
     if seconds_left(&kept.renewable_until) <= 0 {
         return Err("the login is over".to_owned());
@@ -114,7 +114,7 @@ impl Renew for KeptSession {
 }
 
 /// Seconds until this moment by the clock of this machine; none when it is no moment.
-fn seconds_left(moment: &str) -> i64 {
+pub(crate) fn seconds_left(moment: &str) -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
     rfc3339_to_unix(moment, "expires").map_or(0, |Timestamp(nanos)| nanos / 1_000_000_000 - now)
 }

@@ -55,6 +55,11 @@ pub(crate) struct LookedUp {
 }
 
 impl LookedUp {
+    /// Whether the service does not know the token.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.verdict.is_err() && !self.is_outage
+    }
+
     /// Whether the service could not say: then this is no refusal of the token.
     pub(crate) fn is_outage(&self) -> bool {
         self.is_outage

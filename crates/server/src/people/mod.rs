@@ -118,6 +118,7 @@ impl People {
         let issuer = self.issuers.iter().find(|i| &*i.rules.name == issuer).ok_or(LoginError::NoIssuer)?;
         let renewed = ticket.map(|ticket| self.still_running(issuer, ticket)).transpose()?;
         let unverified = Unverified::parse(token)?;
+        let signed = unverified.signed();
         if !issuer.rules.algorithms.contains(&unverified.algorithm()) {
             return Err(JwtError::Algorithm.into());
         }
@@ -129,8 +130,8 @@ impl People {
         let now = self.clock.now();
         let proven = issuer.rules.prove(unverified, &keys, &self.names, purpose, now)?;
         match &renewed {
-            Some(_) => self.logins.spend_renewal(token, proven.issued, now)?,
-            None => self.logins.spend(token, proven.nonce.as_deref(), proven.issued, now)?,
+            Some(_) => self.logins.spend_renewal(signed, proven.issued, now)?,
+            None => self.logins.spend(signed, proven.nonce.as_deref(), proven.issued, now)?,
         }
         let ticket = renewed.unwrap_or_else(|| Ticket {
             issuer: (issuer.rules.name.to_string(), issuer.rules.issuer.clone()),

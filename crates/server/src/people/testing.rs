@@ -2,13 +2,18 @@
 //! GitHub-compatible service.
 #![allow(clippy::unwrap_used)]
 
+use super::github::Github;
+use crate::config::GithubConfig;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use claviger_authn::{Names, Prefixes};
+use claviger_domain::Clock;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -21,6 +26,8 @@ pub(crate) struct Provider {
 struct Shared {
     url: String,
     keys: Mutex<Vec<(&'static str, Ed25519KeyPair)>>,
+    /// Public keys besides, which a test signs with by itself.
+    others: Mutex<Vec<Value>>,
     /// What the metadata name as issuer, where that is not the truth.
     claims_to_be: Mutex<Option<String>>,
     down: AtomicBool,
@@ -40,6 +47,7 @@ impl Provider {
         let shared = Arc::new(Shared {
             url: url.clone(),
             keys: Mutex::new(vec![("one", Ed25519KeyPair::generate().unwrap())]),
+            others: Mutex::default(),
             claims_to_be: Mutex::default(),
             down: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
@@ -62,6 +70,11 @@ impl Provider {
         format!("{signed}.{}", encode(key.sign(signed.as_bytes())))
     }
 
+    /// Publishes a key of the test's own.
+    pub(crate) fn publish(&self, jwk: Value) {
+        self.shared.others.lock().push(jwk);
+    }
+
     /// Adds a key, and takes the earlier ones away or not.
     pub(crate) fn rotate(&self, kid: &'static str, keep_old: bool) {
         let mut keys = self.shared.keys.lock();
@@ -82,6 +95,19 @@ impl Provider {
     /// Requests so far.
     pub(crate) fn asked(&self) -> usize {
         self.shared.asked.load(Ordering::SeqCst)
+    }
+
+    /// What asks this service about users' tokens; their names begin with `prefix`.
+    pub(crate) fn github(&self, prefix: &str, cache: u64, clock: Arc<dyn Clock>) -> Github {
+        let config = GithubConfig {
+            base_url: self.url.clone(),
+            ca: "/nowhere".into(),
+            loopback_http: true,
+            timeout: Duration::from_secs(5),
+            cache: Duration::from_secs(cache),
+        };
+        let names = Names::new(vec![Prefixes { source: "github".into(), users: prefix.into(), groups: prefix.into() }]).unwrap();
+        Github::new(&config, names, clock).unwrap()
     }
 
     /// What a GitHub-compatible service answers to this token.
@@ -121,7 +147,8 @@ impl Shared {
             }
             "/keys" => {
                 let jwk = |(kid, key): &(&str, Ed25519KeyPair)| json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": encode(key.public_key().as_ref()) });
-                (200, String::new(), json!({ "keys": self.keys.lock().iter().map(jwk).collect::<Vec<_>>() }).to_string())
+                let all: Vec<_> = self.keys.lock().iter().map(jwk).chain(self.others.lock().iter().cloned()).collect();
+                (200, String::new(), json!({ "keys": all }).to_string())
             }
             _ => {
                 let answers = self.github.lock();

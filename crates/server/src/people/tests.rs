@@ -1,12 +1,9 @@
 //! Issuers' keys as they are fetched, kept and lost; and users whom a GitHub-compatible service knows.
 #![allow(clippy::unwrap_used)]
 
-use super::github::Github;
 use super::keys::{IssuerKeys, KeysError};
 use super::testing::Provider;
-use crate::config::GithubConfig;
 use crate::outbound::Outbound;
-use claviger_authn::{Names, Prefixes};
 use claviger_domain::{Clock, Identity, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -100,18 +97,6 @@ async fn metadata_of_another_issuer_bring_no_keys() {
     assert_eq!(keys(&provider, &clock).for_token(Some("one")).await, Err(KeysError::OtherIssuer));
 }
 
-fn github(provider: &Provider, clock: &Arc<Hand>, cache: u64) -> Github {
-    let config = GithubConfig {
-        base_url: provider.url.clone(),
-        ca: "/nowhere".into(),
-        loopback_http: true,
-        timeout: Duration::from_secs(5),
-        cache: Duration::from_secs(cache),
-    };
-    let names = Names::new(vec![Prefixes { source: "github".into(), users: "gh:".into(), groups: "gh:".into() }]).unwrap();
-    Github::new(&config, names, clock.clone()).unwrap()
-}
-
 const ORGS: &str = "/user/orgs?per_page=100";
 
 #[tokio::test]
@@ -120,7 +105,7 @@ async fn a_token_is_its_users_with_the_organisations_of_all_pages_and_is_asked_f
     provider.answer_github("/user", "tok", 200, r#"{"login":"alice"}"#);
     provider.answer_github(ORGS, "tok", 200, r#"[{"login":"ops"}]"#);
     provider.answer_github(&format!("{ORGS}&page=2"), "tok", 200, r#"[{"login":"dev"}]"#);
-    let github = github(&provider, &clock, 60);
+    let github = provider.github("gh:", 60, clock.clone());
     let expected = Identity::User { name: "gh:alice".into(), groups: ["gh:ops", "gh:dev"].map(Into::into).into() };
     for _ in 0..3 {
         assert_eq!(github.look_up(b"tok").await.verdict, Ok(expected.clone()));
@@ -135,7 +120,7 @@ async fn a_token_is_its_users_with_the_organisations_of_all_pages_and_is_asked_f
 #[tokio::test]
 async fn failures_of_a_look_up_have_knoxs_words_and_only_refusals_are_remembered() {
     let (provider, clock) = (Provider::start().await, Hand::new());
-    let github = github(&provider, &clock, 60);
+    let github = provider.github("gh:", 60, clock.clone());
     let text = |found: super::github::LookedUp| found.verdict.unwrap_err().to_string();
     provider.answer_github("/user", "bad", 401, "{}");
     for _ in 0..3 {

@@ -201,6 +201,24 @@ fn a_session_is_renewed_by_itself_after_a_restart_and_with_the_groups_of_now() {
 }
 
 #[test]
+fn logout_ends_the_login_at_the_server_where_its_session_is_over_already() {
+    let provider = Provider::start();
+    let mut site = Site::at(&provider);
+    site.log_in(&provider, "alice");
+    let before = site.kept();
+    // The session ends, and what renews it does not.
+    site.restart();
+    let (code, out, err) = site.run(&["logout"]);
+    assert!(code == 0 && out.starts_with("logged out"), "{out}{err}");
+    assert!(!site.file().exists());
+    let ended = site.records("logout");
+    assert!(ended.len() == 1 && ended[0]["outcome"] == "ok", "{ended:?}");
+    let form = format!("grant_type=refresh_token&client_id=claviger&refresh_token={}", before["refresh_token"].as_str().unwrap());
+    let spent = provider.ask("POST", "/token", &[("Content-Type", "application/x-www-form-urlencoded")], form.as_bytes());
+    assert_eq!(spent.json()["error"], "invalid_grant");
+}
+
+#[test]
 fn the_device_flow_logs_in_from_a_browser_elsewhere() {
     let provider = Provider::start();
     let site = Site::at(&provider);
@@ -260,4 +278,8 @@ fn a_file_that_others_can_read_is_not_used() {
     std::fs::set_permissions(site.file(), std::fs::Permissions::from_mode(0o644)).unwrap();
     let (code, out, err) = site.run(&["whoami"]);
     assert!(code == 2 && out.is_empty() && err.contains("others can read your sessions"), "{err}");
+    let login = site.begin(&["--no-browser"]);
+    assert!(!login.shown.starts_with("https://"), "nobody logs in for nothing: {}", login.shown);
+    let (code, _, err) = login.end();
+    assert!(code == 2 && err.contains("others can read your sessions"), "{err}");
 }

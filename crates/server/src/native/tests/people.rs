@@ -2,6 +2,10 @@
 
 use super::*;
 use crate::people::testing::Provider;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use claviger_authn::{Algorithm, Names, OidcRules, Prefixes};
 use serde_json::json;
 use std::time::Duration;
@@ -268,4 +272,49 @@ async fn an_issuer_that_cannot_be_asked_is_an_outage_and_no_refusal() {
     provider.set_down(false);
     world.clock.forward(10);
     assert_eq!(world.open(&token, None).await.status, 201);
+}
+
+/// The other form of a signature on P-256: (r, n - s) verifies wherever (r, s) does, and everybody can make it.
+fn other_form(signature: &[u8]) -> Vec<u8> {
+    const N: [u8; 32] = [
+        0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17,
+        0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    ];
+    let mut other = signature.to_vec();
+    let mut borrow = 0;
+    for (place, n) in N.iter().enumerate().rev() {
+        let difference = i16::from(*n) - i16::from(signature[32 + place]) - borrow;
+        borrow = i16::from(difference < 0);
+        other[32 + place] = u8::try_from(difference.rem_euclid(256)).unwrap();
+    }
+    other
+}
+
+#[tokio::test]
+async fn a_used_token_is_used_in_the_other_form_of_its_signature_too() {
+    let provider = Provider::start().await;
+    let with_device_flow = |mut issuer: crate::config::IssuerConfig| {
+        issuer.rules.device_flow = true;
+        issuer
+    };
+    let people = config(vec![with_device_flow(issuer("corp", &provider))]);
+    let world = World::with_people(Arc::new(MemStore::new()), &people).await;
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+    provider.publish(json!({ "kty": "EC", "crv": "P-256", "kid": "es", "x": encode(x), "y": encode(y) }));
+    let mut claims = world.claims(&provider, "");
+    claims.as_object_mut().unwrap().remove("nonce");
+    let signed = format!("{}.{}", encode(br#"{"alg":"ES256","kid":"es"}"#), encode(claims.to_string().as_bytes()));
+    let signature = key.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+    let token = |signature: &[u8]| format!("{signed}.{}", encode(signature));
+    let first = world.open(&token(signature.as_ref()), None).await;
+    assert_eq!(first.status, 201, "{}", first.text);
+    let ticket = first.json()["ticket"].as_str().unwrap().to_owned();
+    let other = token(&other_form(signature.as_ref()));
+    for ticket in [None, Some(&*ticket)] {
+        let again = world.open(&other, ticket).await;
+        assert_eq!(again.problem(), "401 unauthenticated", "{}", again.text);
+        assert!(again.text.contains("used before"), "{}", again.text);
+    }
 }
