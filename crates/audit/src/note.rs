@@ -134,6 +134,12 @@ impl VerifierKey {
         Ok(parsed)
     }
 
+    /// Whether `signature` is the log's of `text`, which is no checkpoint: what the log's key signs begins with what it is.
+    #[must_use]
+    pub fn has_signed(&self, text: &str, signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.public).verify(text.as_bytes(), signature).is_ok()
+    }
+
     /// The name, which is the origin line of the checkpoints it signs.
     pub fn name(&self) -> &str {
         &self.name

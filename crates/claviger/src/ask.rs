@@ -83,7 +83,7 @@ fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     read_all(file, &shown)
 }
 
-fn read_all(source: impl Read, name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+pub(crate) fn read_all(source: impl Read, name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut value = Zeroizing::new(Vec::with_capacity(64 << 10));
     let read = source.take(MAX_VALUE + 1).read_to_end(&mut value);
     let n = read.map_err(|e| Failure::other(format!("reading {name}: {e}")))?;

@@ -199,12 +199,12 @@ fn code_of(error: &Error) -> Code {
 pub(crate) fn code_of_problem(code: &str) -> Code {
     match code {
         "not_found" | "deleted" | "expired" => Code::NotFound,
-        "denied" | "needs_approval" => Code::Denied,
+        "denied" | "needs_approval" | "used_not_read" => Code::Denied,
         "approval" => Code::Conflict,
         "unauthenticated" => Code::Unauthenticated,
         "conflict" => Code::Conflict,
         "rate_limited" | "sealed" | "unavailable" | "storage_full" => Code::Unavailable,
-        "invalid" | "too_large" | "method_not_allowed" => Code::Invalid,
+        "invalid" | "version_unusable" | "too_large" | "method_not_allowed" => Code::Invalid,
         _ => Code::Other,
     }
 }
@@ -229,6 +229,9 @@ fn next_step(error: &Error, code: Code, key: Option<&str>) -> Option<String> {
         _ if error.code() == Some("approval") => "`claviger approval list --all` shows what became of it; ask anew with `--ask REASON`".to_owned(),
         (_, Code::Unauthenticated) => {
             "run `claviger login`, or set CLAVIGER_TOKEN, or CLAVIGER_CERT and CLAVIGER_KEY, to what this server accepts".to_owned()
+        }
+        _ if error.code() == Some("used_not_read") => {
+            format!("`claviger encrypt`, `decrypt`, `sign`, `hmac` and `verify` use it; `claviger info {key}` says what it is")
         }
         (_, Code::Denied) => format!("`claviger whoami` says who you are; `claviger acl explain {key} TYPE:ID` says why, and a key's administrator can grant more"),
         _ if error.code() == Some("expired") => {

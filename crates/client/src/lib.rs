@@ -23,6 +23,7 @@ mod request;
 mod secret;
 mod sse;
 mod tls;
+mod uses;
 mod watch;
 
 pub use api::{AuditQuery, BulkRead, KeysQuery, Ran, ReachQuery, Which};
@@ -31,4 +32,5 @@ pub use client::Client;
 pub use config::{Address, Config, ConfigError, Credentials, NotAName, Renew, Settings};
 pub use error::Error;
 pub use secret::{Secret, SecretItem, SecretVersion};
+pub use uses::Using;
 pub use watch::{Change, Event, Watch, WatchRequest};

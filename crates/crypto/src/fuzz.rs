@@ -63,6 +63,17 @@ pub fn import(bytes: &[u8]) {
     crate::uses::fuzz_import(&RING, bytes);
 }
 
+/// An encrypted file that nobody encrypted.
+pub fn sealed_file(bytes: &[u8]) {
+    let mut from = bytes;
+    if crate::sealed_file::FileHead::read(&mut from).is_ok() {
+        let mut out = Vec::new();
+        let key = claviger_domain::SecretBytes::new(vec![7; 32]);
+        let opened = crate::sealed_file::decrypt(&key, &mut from, &mut out);
+        assert!(opened.is_err() && out.is_empty(), "nobody encrypted this");
+    }
+}
+
 fn is_canonical<T: Canonical>(bytes: &[u8]) {
     if let Ok(value) = T::decode(bytes) {
         assert_eq!(&*value.encode(), bytes, "only canonical bytes decode");
@@ -93,7 +104,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_break_a_decoder(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let with_format = [&[1], &bytes[..]].concat();
-            for target in [key_meta, prefix_grant, tombstone, approval, head, header, root_file, ciphertext, import] {
+            for target in [key_meta, prefix_grant, tombstone, approval, head, header, root_file, ciphertext, import, sealed_file] {
                 target(&bytes);
                 target(&with_format);
             }

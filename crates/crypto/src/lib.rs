@@ -69,6 +69,7 @@ mod once;
 mod ring;
 mod root;
 mod rows;
+pub mod sealed_file;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 pub mod tink;
@@ -86,4 +87,7 @@ pub use once::random;
 pub use ring::KeyRing;
 pub use root::{RootError, RootOfTrust};
 pub use rows::Tombstone;
-pub use uses::{CiphertextHead, Form, Hash, ImportError, ImportKey, Jwk, Message, Padding, PublicKey, Scheme, UseError, UseKey};
+pub use uses::{
+    CiphertextHead, Form, Hash, ImportError, ImportKey, ImportTarget, Jwk, Message, Padding, PublicKey, Scheme, UseError, UseKey,
+    wrap_for_import,
+};

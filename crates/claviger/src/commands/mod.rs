@@ -36,6 +36,7 @@ pub(crate) mod set;
 pub(crate) mod share;
 pub(crate) mod states;
 pub(crate) mod status;
+pub(crate) mod using;
 pub(crate) mod versions;
 pub(crate) mod watch;
 pub(crate) mod whoami;

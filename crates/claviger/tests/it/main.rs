@@ -14,6 +14,7 @@ mod people;
 mod records;
 mod smoke;
 mod tools;
+mod using;
 
 use claviger_testkit::{Options, TestServer};
 use std::path::Path;

@@ -16,14 +16,15 @@
 //! not for one from which it could be exported unless the sender meant that ▲.
 
 use super::public;
-#[cfg(test)]
-use crate::once::random_secret;
 use crate::ring::KeyRing;
 use crate::{MaterialError, check_imported};
-use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
+use aws_lc_rs::agreement::{ECDH_P256, EphemeralPrivateKey, PrivateKey, UnparsedPublicKey, agree, agree_ephemeral};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
+use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::Ed25519KeyPair;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use claviger_domain::{KeyId, KeyKind, KeyPolicy, SecretBytes, Timestamp};
 use std::fmt::Write;
 use thiserror::Error;
@@ -160,17 +161,44 @@ fn info(id: &KeyId, kind: KeyKind, exportable: bool, theirs: &[u8], ours: &[u8])
     format!("claviger import 1\n{id}\n{}\n{leaves}\n{}\n{}\n", kind.name(), hex(theirs), hex(ours))
 }
 
-/// Wraps as a sender does, for tests.
-#[cfg(test)]
-pub(super) fn wrap(server: &[u8], barrier: u32, about: (&KeyId, KeyKind, bool), material: &[u8]) -> Vec<u8> {
-    let private = (0..8).find_map(|_| PrivateKey::from_private_key(&ECDH_P256, random_secret(32).expose()).ok()).expect("a scalar");
-    let ours = point(&private);
-    let info = info(about.0, about.1, about.2, &ours, server);
-    let kek = agree(&private, UnparsedPublicKey::new(&ECDH_P256, server), (), |secret| Ok(derive(secret, &info))).expect("a point");
+/// What material is wrapped for.
+#[derive(Debug, Clone, Copy)]
+pub struct ImportTarget<'a> {
+    /// The key.
+    pub id: &'a KeyId,
+    /// Its kind.
+    pub kind: KeyKind,
+    /// Whether it was, or will be, made exportable.
+    pub exportable: bool,
+}
+
+/// Wraps material for a key as a sender does, to the public key that a statement of [`ImportKey`] names. Whether the statement
+/// is signed by whom it should be the sender checks before.
+///
+/// # Errors
+/// [`ImportError::Malformed`] when the statement is none; [`ImportError::Material`] when the material is no key of the kind.
+pub fn wrap_for_import(statement: &str, target: &ImportTarget<'_>, material: &SecretBytes) -> Result<Vec<u8>, ImportError> {
+    let ImportTarget { id, kind, exportable } = *target;
+    let (barrier, server) = read_statement(statement).ok_or(ImportError::Malformed)?;
+    let private = EphemeralPrivateKey::generate(&ECDH_P256, &SystemRandom::new()).map_err(|_| MaterialError::Library)?;
+    let ours = private.compute_public_key().map_err(|_| MaterialError::Library)?;
+    let info = info(id, kind, exportable, ours.as_ref(), &server);
+    let peer = UnparsedPublicKey::new(&ECDH_P256, server);
+    let kek = agree_ephemeral(private, peer, ImportError::Malformed, |secret| Ok(derive(secret, &info)))?;
+    let kek = AesKek::new(&AES_256, &*kek).map_err(|_| MaterialError::Library)?;
     let mut sealed = vec![0; material.len() + 16];
-    let kek = AesKek::new(&AES_256, &*kek).expect("32 bytes");
-    let len = kek.wrap_with_padding(material, &mut sealed).expect("room").len();
-    [&[FORMAT][..], &barrier.to_be_bytes(), &ours, &sealed[..len]].concat()
+    let len = kek.wrap_with_padding(material.expose(), &mut sealed).map_err(|_| MaterialError::Library)?.len();
+    Ok([&[FORMAT][..], &barrier.to_be_bytes(), ours.as_ref(), &sealed[..len]].concat())
+}
+
+/// The barrier key's version and the point that a statement names.
+fn read_statement(statement: &str) -> Option<(u32, [u8; POINT])> {
+    let mut lines = statement.lines();
+    let first = lines.next()? == "claviger import key 1";
+    let barrier = lines.next()?.strip_prefix("barrier ")?.parse().ok().filter(|_| first)?;
+    lines.next()?.strip_prefix("created ")?;
+    let der = STANDARD.decode(lines.next()?).ok()?;
+    Some((barrier, der.strip_prefix(&SPKI)?.try_into().ok()?))
 }
 
 /// Arbitrary bytes never unwrap, and are refused by name.
@@ -185,25 +213,28 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use aws_lc_rs::signature::{ED25519, KeyPair, UnparsedPublicKey as Verifying};
-    use base64::Engine;
 
     fn id(text: &str) -> KeyId {
         KeyId::parse(text).unwrap()
     }
 
+    fn wrap(ring: &KeyRing, (id, kind, exportable): (&KeyId, KeyKind, bool), material: &[u8]) -> Vec<u8> {
+        let statement = ring.import_key(Timestamp(0)).statement;
+        wrap_for_import(&statement, &ImportTarget { id, kind, exportable }, &SecretBytes::new(material.to_vec())).unwrap()
+    }
+
     fn server_point(ring: &KeyRing) -> Vec<u8> {
         let pem = ring.import_key(Timestamp(0)).pem;
         let text: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-        let der = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+        let der = STANDARD.decode(text).unwrap();
         der[26..].to_vec()
     }
 
     #[test]
     fn material_comes_in_for_the_key_that_it_was_wrapped_for_and_no_other() {
         let ring = KeyRing::of_known(&[[1; 32], [2; 32]]);
-        let server = server_point(&ring);
         let key = id("team/k");
-        let wrapped = wrap(&server, 2, (&key, KeyKind::Hmac, false), &[9; 40]);
+        let wrapped = wrap(&ring, (&key, KeyKind::Hmac, false), &[9; 40]);
         let sealed = KeyPolicy::default();
         let exportable = KeyPolicy { exportable: true, ..KeyPolicy::default() };
         let open = |id: &KeyId, kind, policy: &KeyPolicy| ring.unwrap_import(id, kind, policy, &wrapped).map(|m| m.expose().to_vec());
@@ -227,7 +258,7 @@ mod tests {
     fn what_is_no_key_of_the_kind_is_refused() {
         let ring = KeyRing::of_known(&[[1; 32]]);
         let key = id("team/k");
-        let wrapped = wrap(&server_point(&ring), 1, (&key, KeyKind::Aes256Gcm, false), &[9; 31]);
+        let wrapped = wrap(&ring, (&key, KeyKind::Aes256Gcm, false), &[9; 31]);
         let error = ring.unwrap_import(&key, KeyKind::Aes256Gcm, &KeyPolicy::default(), &wrapped).unwrap_err();
         assert!(matches!(error, ImportError::Material(MaterialError::NotOfKind { .. })), "{error}");
     }

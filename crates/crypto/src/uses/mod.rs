@@ -25,7 +25,7 @@ mod tests;
 mod wycheproof;
 
 pub use ciphertext::CiphertextHead;
-pub use import::{ImportError, ImportKey};
+pub use import::{ImportError, ImportKey, ImportTarget, wrap_for_import};
 pub use public::{Jwk, PublicKey};
 pub use scheme::{Form, Hash, Message, Padding, Scheme};
 

@@ -36,7 +36,7 @@ impl Work {
         Arc::new(Self { admin, bearer, secrets, stop: AtomicBool::new(false), answered: AtomicUsize::new(0) })
     }
 
-    /// The `step`th request of a client: reads, among them some writes of the same secrets, on both surfaces.
+    /// The `step`th request of a client: reads, among them some writes and encryptions of the same secrets, on both surfaces.
     fn ask(&self, step: usize) -> Ask {
         let nth = step * 7 % self.secrets.len();
         let data = || STANDARD.encode(&self.secrets[nth]);
@@ -45,6 +45,7 @@ impl Work {
             1 => self.json("POST", format!("/api/v1/keys/{}/-/versions", native(nth)), format!(r#"{{"data":"{}"}}"#, data())),
             2 => self.json("POST", "/api/v1/read".into(), format!(r#"{{"ids":["{}"]}}"#, native(nth))),
             3 | 5 => self.json("GET", format!("/api/v1/keys/{}/-/data?state=primary", native(nth)), String::new()),
+            7 => self.json("POST", "/api/v1/keys/used/-/encrypt".into(), format!(r#"{{"items":[{{"plaintext":"{}"}}]}}"#, data())),
             _ => self.form("GET", format!("/v0/keys/{}/?status=%22Primary%22", knox(nth)), &[]),
         }
     }
@@ -58,6 +59,11 @@ impl Work {
     pub(crate) fn create_native(&self, nth: usize) -> Ask {
         let data = STANDARD.encode(&self.secrets[nth]);
         self.json("POST", "/api/v1/keys".into(), format!(r#"{{"id":"{}","data":"{data}"}}"#, native(nth)))
+    }
+
+    /// The key that encrypts secrets.
+    pub(crate) fn create_used(&self) -> Ask {
+        self.json("POST", "/api/v1/keys".into(), r#"{"id":"used","kind":"aes256-gcm"}"#.into())
     }
 
     pub(crate) fn delete(&self, nth: usize) -> Ask {

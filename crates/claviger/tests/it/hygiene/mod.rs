@@ -52,6 +52,8 @@ fn may_read_memory(server: &TestServer) -> bool {
 
 /// Writes every secret once on both surfaces.
 fn plant(client: &mut Client, work: &Work) {
+    let (status, body) = work.create_used().send(client);
+    assert_eq!(status, 201, "{}", String::from_utf8_lossy(&body));
     for nth in 0..work.secrets.len() {
         for ask in [work.create_knox(nth), work.create_native(nth)] {
             let (status, body) = ask.send(client);

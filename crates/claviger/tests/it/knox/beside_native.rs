@@ -102,3 +102,21 @@ fn versions_past_their_lifetime_are_not_given_out() {
     assert!(refused.json()["data"].is_null());
     assert!(!refused.text().contains("not authorized") && !refused.text().contains("does not exist"), "{}", refused.text());
 }
+
+/// A key that is used, not read, looks as if nobody had the right to read it, and as if nobody had the right to give it a version.
+#[test]
+fn keys_that_are_used_are_never_read() {
+    let server = server("");
+    let (mut n, mut k) = both(&server);
+    create(&server, "plain", "YQ==", "[]");
+    native(&mut n, "POST", "/api/v1/keys", &json!({"id": "used", "kind": "hmac", "policy": {"exportable": true}}));
+    assert_eq!(knox(&mut k, "GET", "/v0/keys/", &[]).json()["data"], json!(["plain", "used"]));
+    for status in ["", "?status=\"Primary\"", "?status=\"Inactive\""] {
+        let answer = knox(&mut k, "GET", &format!("/v0/keys/used/{status}"), &[]);
+        assert_eq!(verdict(&answer), (403, 6), "{status}");
+        assert!(answer.json()["data"].is_null() || answer.json()["data"] == "", "{}", answer.text());
+    }
+    let added = knox(&mut k, "POST", "/v0/keys/used/versions/", &[("data", "YQ==")]);
+    assert_eq!(verdict(&added), (400, 11), "{}", added.text());
+    native(&mut n, "POST", "/api/v1/keys/used/-/hmac", &json!({"items": [{"message": "YQ=="}]}));
+}

@@ -1,0 +1,98 @@
+//! `claviger decrypt`: what `claviger encrypt` made.
+
+use super::encrypt::{aad, failed};
+use super::{Batch, Input, base64_of, print, text, written};
+use crate::ask::read_all;
+use crate::cli::Session;
+use crate::failure::{Code, Failure};
+use crate::{output, parse};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use claviger_client::Using;
+use claviger_crypto::sealed_file::{self, FileHead, MAGIC};
+use claviger_domain::{KeyId, SecretBytes, VersionId};
+use claviger_wire::native::{Decrypt as Request, DecryptItem};
+use std::io::{Cursor, Read};
+use std::path::PathBuf;
+
+/// Decrypt what `claviger encrypt` made, in either form.
+///
+/// A file of `encrypt --out` is decrypted here, as a stream: into --out, which is written only if the whole file is good, or to
+/// standard output, where the exit code says whether it was.
+#[derive(Args)]
+pub(crate) struct Decrypt {
+    /// The key.
+    #[arg(value_parser = parse::key_id)]
+    id: KeyId,
+    #[command(flatten)]
+    input: Input,
+    /// What it was bound to when it was encrypted; of an rsa key OAEP's label.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    context: String,
+    /// The version of an rsa key: its ciphertexts do not name it.
+    #[arg(long, value_name = "VERSION", value_parser = parse::version_id)]
+    version: Option<VersionId>,
+    /// Write the plaintext into FILE; `-` is standard output.
+    #[arg(long, value_name = "FILE", conflicts_with = "lines")]
+    out: Option<PathBuf>,
+}
+
+impl Decrypt {
+    pub(crate) async fn run(self, session: &Session) -> Result<u8, Failure> {
+        let (mut from, name) = self.input.open()?;
+        let mut start = Vec::with_capacity(MAGIC.len());
+        let read = from.by_ref().take(MAGIC.len() as u64).read_to_end(&mut start);
+        read.map_err(|e| Failure::other(format!("reading {name}: {e}")))?;
+        match start == MAGIC {
+            true => self.stream(session, from).await,
+            false => {
+                let all = read_all(Cursor::new(start).chain(from), &name)?;
+                self.texts(session, &all).await
+            }
+        }
+    }
+
+    async fn texts(&self, session: &Session, all: &[u8]) -> Result<u8, Failure> {
+        let lines = all.strip_suffix(b"\n").unwrap_or(all).split(|byte| *byte == b'\n');
+        let given: Vec<&[u8]> = if self.input.lines { lines.collect() } else { vec![all] };
+        let mut items = Vec::with_capacity(given.len());
+        for (i, line) in given.iter().enumerate() {
+            let sealed = base64_of(line, &format!("item {}", i + 1))?;
+            let version = self.version.map(|v| v.to_string());
+            items.push(DecryptItem { ciphertext: STANDARD.encode(&*sealed), aad: aad(self.context.as_bytes()), version });
+        }
+        let batch = Batch { session, id: &self.id, using: Using::Decrypt };
+        let answer = batch.ask(items, |item| item.ciphertext.len(), |items| Request { items }).await?;
+        print(session, &answer, |item| {
+            let plain = base64_of(text(item.plaintext.as_ref())?.as_bytes(), "the server's plaintext")?;
+            match &self.out {
+                Some(out) => written(out, |to| to.write_all(&plain).map_err(|e| Failure::output(&e))),
+                None if self.input.lines => output::raw(&[&plain[..], b"\n"].concat()),
+                None => output::raw(&plain),
+            }
+        })
+    }
+
+    async fn stream(&self, session: &Session, mut from: impl Read) -> Result<u8, Failure> {
+        let head = FileHead::read_rest(&mut from).map_err(failed)?;
+        if head.key != self.id {
+            let why = format!("the file was encrypted with the key {}, not with {}", head.key, self.id);
+            return Err(Failure::new(Code::Invalid, why).next(format!("claviger decrypt {} …", head.key)));
+        }
+        let aad = Some(STANDARD.encode(sealed_file::bound_to(self.context.as_bytes())));
+        let body = Request { items: vec![DecryptItem { ciphertext: STANDARD.encode(&head.wrapped), aad, version: None }] };
+        let opened = session.client.use_key(&self.id, Using::Decrypt, &body).await;
+        let opened = opened.map_err(|e| Failure::client(e, Some(self.id.as_str())))?;
+        let item = opened.items.into_iter().next().unwrap_or_default();
+        let mut plain = base64_of(text(item.plaintext.as_ref())?.as_bytes(), "the server's data key")?;
+        let data_key = SecretBytes::new(std::mem::take(&mut *plain));
+        let out = self.out.clone().unwrap_or_else(|| "-".into());
+        let bytes = written(&out, |mut to| sealed_file::decrypt(&data_key, &mut from, &mut to).map_err(failed))?;
+        if session.json {
+            // Standard output may be the plaintext.
+            eprintln!("{}", serde_json::json!({ "bytes": bytes, "version": item.version }));
+        }
+        Ok(0)
+    }
+}

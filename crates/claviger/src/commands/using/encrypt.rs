@@ -1,0 +1,81 @@
+//! `claviger encrypt`: with a key that nobody sees.
+
+use super::{Batch, Input, base64_of, print, text, written};
+use crate::cli::Session;
+use crate::failure::Failure;
+use crate::{output, parse};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use claviger_client::Using;
+use claviger_crypto::sealed_file::{self, FileError, FileHead};
+use claviger_domain::{KeyId, SecretBytes};
+use claviger_wire::native::{DataKeyItem, Encrypt as Request, EncryptItem, MakeDataKeys};
+use std::path::PathBuf;
+
+/// Encrypt with a key.
+///
+/// Standard input, or the file of --in, is sent to the server, and its ciphertext is printed in base64. With --out it is
+/// encrypted here instead, chunk by chunk under a data key of its own that the key wraps: no file has to fit into memory,
+/// and the server sees nothing of it. `claviger decrypt` tells the two apart.
+#[derive(Args)]
+pub(crate) struct Encrypt {
+    /// The key.
+    #[arg(value_parser = parse::key_id)]
+    id: KeyId,
+    #[command(flatten)]
+    input: Input,
+    /// What the ciphertext is bound to, such as the name of the row that it will stand in: it must be given again to decrypt.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    context: String,
+    /// Encrypt here, as a stream, and write FILE; `-` is standard output.
+    #[arg(long, value_name = "FILE", conflicts_with = "lines")]
+    out: Option<PathBuf>,
+}
+
+impl Encrypt {
+    pub(crate) async fn run(self, session: &Session) -> Result<u8, Failure> {
+        if let Some(out) = &self.out {
+            return self.stream(session, out).await;
+        }
+        let aad = aad(self.context.as_bytes());
+        let items: Vec<_> =
+            self.input.items()?.iter().map(|plain| EncryptItem { plaintext: STANDARD.encode(plain), aad: aad.clone() }).collect();
+        let batch = Batch { session, id: &self.id, using: Using::Encrypt };
+        let answer = batch.ask(items, |item| item.plaintext.len(), |items| Request { items }).await?;
+        print(session, &answer, |item| output::line(text(item.ciphertext.as_ref())?))
+    }
+
+    async fn stream(&self, session: &Session, out: &std::path::Path) -> Result<u8, Failure> {
+        let (mut from, _) = self.input.open()?;
+        let aad = Some(STANDARD.encode(sealed_file::bound_to(self.context.as_bytes())));
+        let body = MakeDataKeys { items: vec![DataKeyItem { bytes: None, aad }], wrapped_only: false };
+        let made = session.client.use_key(&self.id, Using::DataKey, &body).await;
+        let made = made.map_err(|e| Failure::client(e, Some(self.id.as_str())))?;
+        let item = made.items.into_iter().next().unwrap_or_default();
+        let wrapped = base64_of(text(item.ciphertext.as_ref())?.as_bytes(), "the server's wrapped key")?.to_vec();
+        let mut plain = base64_of(text(item.plaintext.as_ref())?.as_bytes(), "the server's data key")?;
+        let data_key = SecretBytes::new(std::mem::take(&mut *plain));
+        let head = FileHead { key: self.id.clone(), wrapped };
+        let bytes = written(out, |mut to| {
+            head.write(&mut to).map_err(failed)?;
+            sealed_file::encrypt(&data_key, &mut from, &mut to).map_err(failed)
+        })?;
+        if session.json {
+            // Standard output may be the file.
+            eprintln!("{}", serde_json::json!({ "bytes": bytes, "version": item.version }));
+        }
+        Ok(0)
+    }
+}
+
+pub(super) fn aad(context: &[u8]) -> Option<String> {
+    (!context.is_empty()).then(|| STANDARD.encode(context))
+}
+
+pub(super) fn failed(error: FileError) -> Failure {
+    match &error {
+        FileError::Write(why) => Failure::output(why),
+        _ => Failure::other(error.to_string()),
+    }
+}

@@ -1,0 +1,152 @@
+//! Keys that are used, not read: by the command line, against OpenSSL, and as the guide has it.
+
+use crate::command_line::{command, done, finish, json, newest, with_input};
+use crate::{program, server};
+use claviger_testkit::TestServer;
+use std::path::Path;
+use std::process::Command;
+
+/// A file's path. Few and short, so they may live as long as the tests.
+fn in_folder(folder: &Path, name: &str) -> &'static str {
+    Box::leak(folder.join(name).to_str().unwrap().to_owned().into_boxed_str())
+}
+
+fn openssl(folder: &Path, arguments: &[&str]) -> bool {
+    Command::new("openssl").args(arguments).current_dir(folder).output().unwrap().status.success()
+}
+
+/// The exit code and standard error of a command that fails.
+fn refused(server: &TestServer, arguments: &[&str], input: &str) -> (i32, String) {
+    let (code, _, err) = finish(command(server, arguments), input);
+    (code, err)
+}
+
+#[test]
+fn guide_of_used_keys() {
+    let guide = include_str!("../../../../docs/guides/keys-that-are-used.md");
+    let blocks = guide.split("```sh\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
+    let script = format!("set -euo pipefail\n{}", blocks.collect::<String>());
+    let (server, folder) = (server(), tempfile::tempdir().unwrap());
+    let mut bash = command(&server, &[]);
+    let path = format!("{}:{}", program().parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let env: Vec<_> = bash.get_envs().map(|(k, v)| (k.to_owned(), v.unwrap().to_owned())).collect();
+    bash = Command::new("bash");
+    bash.env_clear().envs(env).env("PATH", path).args(["-c", &script]).current_dir(folder.path());
+    let (code, out, err) = finish(bash, "");
+    assert_eq!(code, 0, "{out}\n{err}");
+    for line in ["4111 1111 1111 1111", "one\ntwo", "Verified OK", "good: signed by version", "imported pay/other"] {
+        assert!(out.contains(line), "{line}: {out}");
+    }
+}
+
+#[test]
+fn openssl_verifies_what_is_signed_and_encrypts_what_is_decrypted() {
+    let (server, folder) = (server(), tempfile::tempdir().unwrap());
+    let at = |name| in_folder(folder.path(), name);
+    std::fs::write(at("message"), "a message").unwrap();
+    for (kind, scheme, check) in [
+        ("ecdsa-p384", vec![], vec!["dgst", "-sha384", "-verify", "pub", "-signature", "sig", "message"]),
+        ("ed25519", vec![], vec!["pkeyutl", "-verify", "-pubin", "-inkey", "pub", "-rawin", "-in", "message", "-sigfile", "sig"]),
+        (
+            "rsa",
+            vec!["--hash", "sha-384"],
+            vec![
+                "dgst",
+                "-sha384",
+                "-sigopt",
+                "rsa_padding_mode:pss",
+                "-sigopt",
+                "rsa_pss_saltlen:digest",
+                "-verify",
+                "pub",
+                "-signature",
+                "sig",
+                "message",
+            ],
+        ),
+        ("rsa", vec!["--padding", "pkcs1v15"], vec!["dgst", "-sha256", "-verify", "pub", "-signature", "sig", "message"]),
+    ] {
+        let key = format!("k/{kind}{}", scheme.len() + check.len());
+        done(&server, &["create", &key, "--kind", kind]);
+        std::fs::write(at("pub"), done(&server, &["public-key", &key])).unwrap();
+        let sign = ["sign", &key, "--in", at("message"), "--out", at("sig")];
+        done(&server, &[&sign[..], &scheme].concat());
+        assert!(openssl(folder.path(), &check), "{kind} {scheme:?}");
+        let verify = ["verify", &key, "--in", at("message"), "--signature-file", at("sig")];
+        assert!(done(&server, &[&verify[..], &scheme].concat()).starts_with("good"));
+        std::fs::write(at("other"), "another").unwrap();
+        let (code, out, _) =
+            finish(command(&server, &[&["verify", &key, "--in", at("other"), "--signature-file", at("sig")][..], &scheme].concat()), "");
+        assert!(code == 1 && out.starts_with("bad"), "{out}");
+    }
+    let oaep = ["-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:sha256", "-in", "message", "-out", "sealed"];
+    assert!(openssl(folder.path(), &[&["pkeyutl", "-encrypt", "-pubin", "-inkey", "pub"][..], &oaep].concat()));
+    let base64 = Command::new("base64").args(["-w0", "sealed"]).current_dir(folder.path()).output().unwrap().stdout;
+    let key = json(&server, &["ls", "k/rsa"])["keys"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
+    assert_eq!(with_input(&server, &["decrypt", &key], std::str::from_utf8(&base64).unwrap()), "a message");
+}
+
+#[test]
+fn ciphertexts_and_files_of_elsewhere_or_cut_off_are_refused_and_leave_no_file() {
+    let (server, folder) = (server(), tempfile::tempdir().unwrap());
+    let at = |name| in_folder(folder.path(), name);
+    for key in ["k/a", "k/b"] {
+        done(&server, &["create", key, "--kind", "aes256-gcm"]);
+    }
+    let sealed = with_input(&server, &["encrypt", "k/a", "--context", "row"], "hunter2");
+    assert_eq!(with_input(&server, &["decrypt", "k/a", "--context", "row"], &sealed), "hunter2");
+    let (code, err) = refused(&server, &["decrypt", "k/b", "--context", "row"], &sealed);
+    assert!(code == 8 && err.contains("a key of another name"), "{err}");
+    let (code, err) = refused(&server, &["decrypt", "k/a", "--context", "other"], &sealed);
+    assert!(code == 8 && err.contains("does not authenticate"), "{err}");
+    let (code, err) = refused(&server, &["decrypt", "k/a"], &sealed[..40]);
+    assert!(code == 8 && err.contains("cut off"), "{err}");
+    assert_eq!(refused(&server, &["decrypt", "k/a"], "no base64!").0, 2);
+
+    std::fs::write(at("plain"), vec![7; 200_000]).unwrap();
+    done(&server, &["encrypt", "k/a", "--in", at("plain"), "--out", at("sealed")]);
+    let whole = std::fs::read(at("sealed")).unwrap();
+    std::fs::write(at("cut"), &whole[..whole.len() - 40_000]).unwrap();
+    let (code, err) = refused(&server, &["decrypt", "k/a", "--in", at("cut"), "--out", at("got")], "");
+    assert!(code == 1 && err.contains("damaged"), "{err}");
+    let (code, err) = refused(&server, &["decrypt", "k/b", "--in", at("sealed"), "--out", at("got")], "");
+    assert!(code == 8 && err.contains("encrypted with the key k/a"), "{err}");
+    assert!(!Path::new(at("got")).exists());
+
+    // After a rotation the file is rewrapped in place, and opens without the old version.
+    let old = newest(&server, "k/a");
+    done(&server, &["add", "k/a", "--generate"]);
+    done(&server, &["promote", "k/a", &newest(&server, "k/a")]);
+    done(&server, &["rewrap", "k/a", "--in", at("sealed"), "--out", at("sealed")]);
+    done(&server, &["deactivate", "k/a", &old]);
+    done(&server, &["decrypt", "k/a", "--in", at("sealed"), "--out", at("got")]);
+    assert_eq!(std::fs::read(at("got")).unwrap(), vec![7; 200_000]);
+    let (code, err) = refused(&server, &["decrypt", "k/a", "--context", "row"], &sealed);
+    assert!(err.contains(&format!("version {old} of this key is inactive")) && code != 0, "{code} {err}");
+}
+
+#[test]
+fn many_lines_go_in_few_requests_and_each_has_its_own_end() {
+    let server = server();
+    done(&server, &["create", "k/a", "--kind", "aes256-gcm"]);
+    let lines: String = (0..1200).map(|i| format!("line {i}\n")).collect();
+    let sealed = with_input(&server, &["encrypt", "k/a", "--lines"], &lines);
+    assert_eq!(sealed.lines().count(), 1200);
+    assert_eq!(with_input(&server, &["decrypt", "k/a", "--lines"], &sealed), lines);
+    let records = done(&server, &["audit", "query", "--key", "k/a", "--action", "encrypt", "--json"]);
+    assert_eq!(records.lines().count(), 3, "{records}");
+    assert!(records.contains("500 items") && !records.contains("line 7"));
+    let mixed = format!("{}AQ==\n", sealed.lines().next().unwrap().to_owned() + "\n");
+    let (code, out, err) = finish(command(&server, &["decrypt", "k/a", "--lines"]), &mixed);
+    assert!(code == 8 && out == "line 0\n" && err.contains("item 2: "), "{code} {out} {err}");
+}
+
+#[test]
+fn a_key_that_is_used_is_not_read() {
+    let server = server();
+    done(&server, &["create", "used", "--kind", "hmac", "--exportable"]);
+    let (code, err) = refused(&server, &["get", "used"], "");
+    assert!(code == 4 && err.contains("used and not read"), "{code} {err}");
+    let (code, err) = refused(&server, &["add", "used"], "mine");
+    assert!(code == 8 && err.contains("made inside"), "{code} {err}");
+}
