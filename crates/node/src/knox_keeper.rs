@@ -274,8 +274,9 @@ fn look(
         folder.remove_key(id)?;
     }
     let stays = cached.into_iter().filter(|id| !verdict.unregistered.contains(id));
-    table.set_knox_registered(listed.ids.iter().cloned().chain(stays).collect());
-    Ok((verdict.look_again, verdict.doubt.map(crate::knox_folder::Doubt::said)))
+    let left_out = table.set_knox_registered(listed.ids.iter().cloned().chain(stays).collect());
+    let said = (left_out > 0).then_some("the registration file lists more than the 10000 keys that one agent follows: the rest is left out");
+    Ok((verdict.look_again, verdict.doubt.map(crate::knox_folder::Doubt::said).or(said)))
 }
 
 /// Writes a key's file unless it has just that.

@@ -48,6 +48,8 @@ pub struct Sync {
     read_at: Instant,
     /// When keys went, so that an older answer does not bring them back.
     gone: BTreeMap<KeyId, Revision>,
+    /// Keys whose copies were read from a server that had come further than a restored one: what they have seen proves nothing.
+    of_before_restore: BTreeSet<KeyId>,
     /// With Knox's version hashes.
     hashed: bool,
 }
@@ -98,6 +100,7 @@ impl Sync {
             wanted: BTreeMap::new(),
             read_at: Instant::now(),
             gone: BTreeMap::new(),
+            of_before_restore: BTreeSet::new(),
             hashed,
         }
     }
@@ -197,16 +200,23 @@ impl Sync {
             Event::Revoked(change) => self.told_gone(&change.id, change.revision, Gone::Revoked, client),
             Event::Compacted { revision } => {
                 self.is_live(client);
-                // Also a restored server, whose revisions begin lower.
-                self.highest = Some(revision);
-                self.wanted = registered.iter().map(|id| (id.clone(), Some(revision))).collect();
-                self.since = Some(revision);
+                self.begin_anew(registered, revision);
                 // All agents hear it together.
                 self.read_at = Instant::now() + self.backoff.next_wait();
             }
             Event::Lost { error, retry_in } => return Err(Over::Lost { error: error.to_string(), pause: retry_in }),
         }
         Ok(())
+    }
+
+    /// Everything is to be read at `revision`. It may be a restored server, whose revisions begin lower than those that were told.
+    fn begin_anew(&mut self, registered: &BTreeSet<KeyId>, revision: Revision) {
+        self.highest = Some(revision);
+        self.wanted = registered.iter().map(|id| (id.clone(), Some(revision))).collect();
+        self.since = Some(revision);
+        self.gone.retain(|_, gone| *gone <= revision);
+        let of_before = self.table.all().into_iter().filter(|held| held.entry.seen > revision);
+        self.of_before_restore = of_before.map(|held| held.entry.id.clone()).collect();
     }
 
     fn told_gone(&mut self, id: &str, revision: Revision, how: Gone, client: &Client) {
@@ -248,19 +258,30 @@ impl Sync {
 
     fn changed(&mut self, id: &KeyId, revision: Revision) {
         self.highest = self.highest.max(Some(revision));
-        let has_it = self.table.get(id).is_some_and(|held| held.entry.seen >= revision);
-        if !has_it {
+        if !self.has_seen(id, revision) {
             let min = self.wanted.entry(id.clone()).or_insert(None);
             *min = (*min).max(Some(revision));
         }
     }
 
-    /// Takes a key off, unless what is held is newer than its end.
+    /// Whether what is held of a key is of this revision or later, in the order of this server. An event from before the place that the stream
+    /// has reached is told by a restored server only; then nobody can say.
+    fn has_seen(&self, id: &KeyId, revision: Revision) -> bool {
+        let is_comparable = self.since.is_none_or(|since| revision > since) && !self.of_before_restore.contains(id);
+        is_comparable && self.table.get(id).is_some_and(|held| held.entry.seen >= revision)
+    }
+
+    /// Takes a key off that an event ends, unless what is held is newer than its end.
     fn is_gone(&mut self, id: &KeyId, revision: Revision, how: Gone) {
-        self.highest = self.highest.max(Some(revision));
-        if self.table.get(id).is_some_and(|held| held.entry.seen >= revision) {
-            return;
+        match self.has_seen(id, revision) {
+            true => self.highest = self.highest.max(Some(revision)),
+            false => self.take_off(id, revision, how),
         }
+    }
+
+    fn take_off(&mut self, id: &KeyId, revision: Revision, how: Gone) {
+        self.highest = self.highest.max(Some(revision));
+        self.of_before_restore.remove(id);
         let last = self.gone.entry(id.clone()).or_insert(revision);
         *last = (*last).max(revision);
         // Told before the table moves, so that whoever follows the table knows why.
@@ -357,8 +378,8 @@ impl Sync {
         match meaning(&code) {
             Meaning::Gone(how) => {
                 self.wanted.remove(id);
-                // The answer is newer than what is held, whatever the deletion's revision.
-                self.is_gone(id, item.deleted_at.unwrap_or(shown).max(shown), how);
+                // The answer is newer than what is held, whatever its revision: a restored server's may be lower.
+                self.take_off(id, item.deleted_at.unwrap_or(shown).max(shown), how);
                 true
             }
             Meaning::Refused => {
@@ -377,6 +398,7 @@ impl Sync {
         let entry = Arc::new(entry);
         self.wanted.remove(&entry.id);
         self.gone.remove(&entry.id);
+        self.of_before_restore.remove(&entry.id);
         self.table.health(|health| {
             health.refused.remove(&entry.id);
             health.gone.remove(&entry.id);
@@ -510,6 +532,37 @@ mod tests {
         assert!(sync.table.get(&id("a")).is_some());
         sync.is_gone(&id("a"), at(13), Gone::Deleted);
         assert!(sync.table.get(&id("a")).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_a_restored_server_says_is_gone_is_taken_though_its_revisions_are_lower() {
+        let names = BTreeSet::from(["answered", "told-in-the-gap", "told-later"].map(id));
+        let mut sync = sync();
+        sync.reached(at(100));
+        for name in ["answered", "told-in-the-gap", "told-later"] {
+            sync.table.put(Arc::new(entry(name, 100, b"x")), None);
+        }
+        sync.is_gone(&id("told-in-the-gap"), at(40), Gone::Deleted);
+        assert!(sync.table.get(&id("told-in-the-gap")).is_none());
+        sync.begin_anew(&names, at(50));
+        assert!(sync.take_item(&id("answered"), refused("answered", "revoked"), at(50)));
+        assert!(sync.table.get(&id("answered")).is_none());
+        assert!(sync.take_item(&id("told-later"), refused("told-later", "denied"), at(50)));
+        assert!(sync.table.get(&id("told-later")).is_some(), "a plain refusal takes nothing here either");
+        sync.changed(&id("told-later"), at(59));
+        assert!(sync.wanted.contains_key(&id("told-later")), "a change is read anew");
+        sync.is_gone(&id("told-later"), at(60), Gone::Revoked);
+        assert!(sync.table.get(&id("told-later")).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_key_that_went_is_taken_in_again_from_a_restored_server_that_gives_it() {
+        let mut sync = sync();
+        sync.table.put(Arc::new(entry("a", 5, b"x")), None);
+        sync.is_gone(&id("a"), at(90), Gone::Deleted);
+        sync.begin_anew(&BTreeSet::from([id("a")]), at(50));
+        assert!(sync.take_item(&id("a"), given("a", 7), at(50)), "it is not asked for again for ever");
+        assert!(sync.table.get(&id("a")).is_some());
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 //! - What is explicitly gone is out of here before anything else is done about it.
 
 use crate::cache::Indexed;
+use crate::config::MOST_KEYS;
 use crate::entry::Entry;
 use crate::policy::{Policy, Readers};
 use crate::times::{Age, Contact, Times};
@@ -160,7 +161,8 @@ impl Table {
             Age::Unknown(_) => return Reading::ClockIsWrong,
         };
         let since_doubt = held.doubted.map(|since| Duration::from_nanos(u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0)));
-        let unconfirmed = since_doubt.unwrap_or(age);
+        // Doubt is counted by the server's clock, which may have been set back meanwhile; the time without the server is not.
+        let unconfirmed = since_doubt.unwrap_or_default().max(age);
         if unconfirmed > self.max_offline {
             return Reading::TooOld(unconfirmed);
         }
@@ -255,13 +257,24 @@ impl Table {
         registry.own = own.into_iter().collect();
     }
 
-    /// What Knox's list registers.
-    pub fn set_knox_registered(&self, ids: BTreeSet<KeyId>) {
+    /// What Knox's list registers; how many of it are left out. A server follows so many keys for one agent and refuses more, and then none would be
+    /// followed: where every user may write the list, that is not theirs to bring about. What is held or was registered before is left out last.
+    pub fn set_knox_registered(&self, mut ids: BTreeSet<KeyId>) -> usize {
         let mut registry = self.registry.lock();
+        let wanted = ids.len();
+        let room = MOST_KEYS.saturating_sub(registry.configured.union(&registry.own).count());
+        if wanted > room {
+            let held = self.held.read();
+            let (known, new): (BTreeSet<_>, BTreeSet<_>) =
+                ids.into_iter().partition(|id| registry.knox.contains(id) || held.contains_key(id));
+            ids = known.into_iter().chain(new).take(room).collect();
+        }
+        let left_out = wanted - ids.len();
         if registry.knox != ids {
             registry.knox = ids;
             self.registry_moved.send_modify(|moves| *moves += 1);
         }
+        left_out
     }
 
     /// Registers a key on the agent's own list, or takes it off; the receiver hears when that is durable.
@@ -370,6 +383,33 @@ mod tests {
             times.pass(passed);
             table.set_contact(Contact::now(times.wall(), &*times));
             assert_eq!(verdict(&table.read("shop/pw", 10, &[])), expected);
+        }
+    }
+
+    #[test]
+    fn a_server_whose_clock_is_set_back_does_not_make_a_refused_key_last_without_it() {
+        let times = Arc::new(TestTimes::new());
+        let table = table(&times);
+        table.set_contact(Contact::now(times.wall().plus_seconds(86_400 * 365), &*times));
+        table.doubt(&KeyId::parse("shop/pw").unwrap(), table.now());
+        table.set_contact(Contact::now(times.wall(), &*times));
+        times.pass(3601);
+        assert_eq!(verdict(&table.read("shop/pw", 10, &[])), "too old");
+    }
+
+    #[test]
+    fn a_list_of_more_keys_than_a_server_follows_leaves_out_what_nobody_holds() {
+        let table = table(&Arc::new(TestTimes::new()));
+        let id = |text: &str| KeyId::parse(text).unwrap();
+        table.set_registered([id("a_configured")], [id("an_own")]);
+        table.put(Arc::new(entry("zz_held", 7, b"x")), None);
+        assert_eq!(table.set_knox_registered(BTreeSet::from([id("zz_before")])), 0);
+        let flood = (0..MOST_KEYS).map(|i| id(&format!("flood{i}"))).chain([id("zz_held"), id("zz_before")]);
+        assert_eq!(table.set_knox_registered(flood.collect()), 4);
+        let registered = table.registered();
+        assert_eq!(registered.len(), MOST_KEYS);
+        for kept in ["a_configured", "an_own", "zz_held", "zz_before"] {
+            assert!(registered.contains(&id(kept)), "{kept}");
         }
     }
 

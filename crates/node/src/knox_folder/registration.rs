@@ -4,7 +4,7 @@
 //! not take the lock. So what is *missing* in one look proves nothing, while what is there counts at once.
 
 use claviger_domain::KeyId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 /// How long a key must be missing, in looks under the lock, before its cached copy goes. A writer without the lock needs
@@ -54,7 +54,7 @@ impl Listed {
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
         let mut listed = Self::default();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let garbled = bytes.iter().any(|b| !b.is_ascii_graphic() && !b.is_ascii_whitespace());
         let text = String::from_utf8_lossy(bytes);
         for word in text.split_ascii_whitespace() {
@@ -129,7 +129,8 @@ pub struct Verdict {
 impl Unregistering {
     /// Takes one look, made under the lock at `now` of a clock that never goes back; `cached` are the keys that the folder has.
     pub fn look(&mut self, listed: &Listed, cached: &[KeyId], now: Duration) -> Verdict {
-        let missing: Vec<&KeyId> = cached.iter().filter(|id| !listed.ids.contains(id)).collect();
+        let is_listed: HashSet<&KeyId> = listed.ids.iter().collect();
+        let missing: Vec<&KeyId> = cached.iter().filter(|id| !is_listed.contains(id)).collect();
         let cut = |word: &String| missing.iter().any(|id| id.as_str().len() > word.len() && id.as_str().starts_with(word.as_str()));
         let cut_off = listed.unfinished.as_ref().is_some_and(cut).then_some(Doubt::CutOff);
         if let Some(doubt) = listed.doubt.or(cut_off) {
