@@ -275,7 +275,8 @@ fn look(
     }
     let stays = cached.into_iter().filter(|id| !verdict.unregistered.contains(id));
     let left_out = table.set_knox_registered(listed.ids.iter().cloned().chain(stays).collect());
-    let said = (left_out > 0).then_some("the registration file lists more than the 10000 keys that one agent follows: the rest is left out");
+    let said =
+        (left_out > 0).then_some("the registration file lists more than the 10000 keys that one agent follows: the rest is left out");
     Ok((verdict.look_again, verdict.doubt.map(crate::knox_folder::Doubt::said).or(said)))
 }
 

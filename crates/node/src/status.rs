@@ -5,9 +5,11 @@ use crate::table::{Health, Table};
 use crate::times::Age;
 use claviger_domain::Timestamp;
 use claviger_wire::native::unix_to_rfc3339;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Makes the report.
 pub struct Status {
@@ -16,7 +18,12 @@ pub struct Status {
     /// Whether memory is locked, in a sentence.
     memory: String,
     started: Timestamp,
+    /// What everyone may see, and when it was made.
+    public: Mutex<Option<(Duration, Arc<Report>)>>,
 }
+
+/// For so long what everyone may see is not made anew.
+const PUBLIC: Duration = Duration::from_millis(100);
 
 /// The report, as JSON on the socket.
 #[derive(Debug, Serialize, Deserialize)]
@@ -87,7 +94,21 @@ impl Status {
     #[must_use]
     pub fn new(table: Arc<Table>, root: RootReport, memory: String) -> Self {
         let started = table.times.wall();
-        Self { table, root, memory, started }
+        Self { table, root, memory, started, public: Mutex::default() }
+    }
+
+    /// The report for everyone. It costs far more than a read and readers wait meanwhile, so it is made ten times a second at most, however often
+    /// somebody asks.
+    #[must_use]
+    pub fn public(&self) -> Arc<Report> {
+        let now = self.table.times.since_boot();
+        let mut public = self.public.lock();
+        if let Some((_, report)) = public.as_ref().filter(|(made, _)| now.saturating_sub(*made) < PUBLIC) {
+            return report.clone();
+        }
+        let report = Arc::new(self.report(false));
+        *public = Some((now, report.clone()));
+        report
     }
 
     /// The report; with the keys for who may see their names.
@@ -187,4 +208,23 @@ fn notes(health: &Health, unlogged: u64, with_keys: bool) -> Vec<String> {
         notes.push(format!("{unlogged} lines of the log of reads were lost"));
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+    use crate::root::RootKind;
+    use crate::times::tests::TestTimes;
+
+    #[test]
+    fn whoever_asks_for_the_status_again_and_again_does_not_have_it_made_each_time() {
+        let times = Arc::new(TestTimes::new());
+        let table = Arc::new(Table::new(Policy::default(), Duration::ZERO, times.clone()));
+        let status = Status::new(table, RootReport { kind: RootKind::File, said: String::new() }, String::new());
+        let first = status.public();
+        assert!(first.keys.is_none() && Arc::ptr_eq(&first, &status.public()));
+        times.pass(1);
+        assert!(!Arc::ptr_eq(&first, &status.public()));
+    }
 }

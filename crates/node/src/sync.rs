@@ -84,6 +84,15 @@ fn meaning(code: &str) -> Meaning {
     }
 }
 
+/// An answer, if it is one to the question: one item for each key, in order. A word about one key must not be taken for another's.
+fn of_what_was_asked(ids: &[KeyId], read: BulkRead) -> Result<BulkRead, Error> {
+    let asked = ids.iter().map(KeyId::as_str);
+    match asked.eq(read.items.iter().map(|item| item.id.as_str())) {
+        true => Ok(read),
+        false => Err(Error::Malformed("the server's answer is about other keys than it was asked for".to_owned())),
+    }
+}
+
 impl Sync {
     /// Ready to begin where the cache's entries end.
     #[must_use]
@@ -331,7 +340,7 @@ impl Sync {
     }
 
     fn take(&mut self, ids: &[KeyId], read: Result<BulkRead, Error>, client: &Client) -> Result<(), Over> {
-        let BulkRead { items, revision } = match read {
+        let BulkRead { items, revision } = match read.and_then(|read| of_what_was_asked(ids, read)) {
             Ok(read) => read,
             // The certificate may be old: the next connection reads the files anew.
             Err(error) if error.code() == Some("unauthenticated") => {
@@ -532,6 +541,14 @@ mod tests {
         assert!(sync.table.get(&id("a")).is_some());
         sync.is_gone(&id("a"), at(13), Gone::Deleted);
         assert!(sync.table.get(&id("a")).is_none());
+    }
+
+    #[test]
+    fn an_answer_about_other_keys_or_fewer_is_none() {
+        let read = |items| of_what_was_asked(&["a", "b"].map(id), BulkRead { items, revision: Some(at(9)) });
+        assert!(read(vec![given("a", 7), refused("b", "denied")]).is_ok());
+        assert!(read(vec![refused("b", "revoked"), given("a", 7)]).is_err());
+        assert!(read(vec![given("a", 7)]).is_err() && read(Vec::new()).is_err());
     }
 
     #[tokio::test]

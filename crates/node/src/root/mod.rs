@@ -158,7 +158,28 @@ fn report(kind: RootKind, folder: &Folder, choice: &RootChoice, missed: &[String
     RootReport { kind, said: format!("{said}{missed}") }
 }
 
-/// Whether `file` lies in `folder`.
+/// Whether `file` lies in `folder` or below it, by whatever way its path leads there.
 fn is_beside(folder: &Path, file: Option<&Path>) -> bool {
-    file.is_none_or(|file| file.parent().is_some_and(|parent| parent == folder))
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    file.is_none_or(|file| real(file).starts_with(real(folder)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_key_beside_its_cache_is_told_as_obfuscation_by_whatever_path_it_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("cache");
+        std::fs::create_dir_all(cache.join("below")).unwrap();
+        std::os::unix::fs::symlink(&cache, dir.path().join("link")).unwrap();
+        for path in ["cache/k", "cache/below/k", "cache/below/../k", "link/k", "elsewhere"] {
+            let key = dir.path().join(path);
+            std::fs::write(&key, b"").unwrap();
+            let is_obfuscation = file::promise(&cache, Some(&key)).contains("obfuscation");
+            assert_eq!(is_obfuscation, path != "elsewhere", "{path}");
+        }
+    }
 }

@@ -222,7 +222,8 @@ impl Connection {
             return self.read(id, request, out);
         }
         match (request.method, path) {
-            ("GET", "/v1/status") => answer::json(out, 200, &shared.status.report(self.is_admin())),
+            ("GET", "/v1/status") if self.is_admin() => answer::json(out, 200, &shared.status.report(true)),
+            ("GET", "/v1/status") => answer::json(out, 200, &*shared.status.public()),
             (_, "/v1/status" | "/v1/registered") if request.method != "GET" => answer::refusal(out, &wrong_method("GET")),
             ("GET", "/v1/registered") if self.is_admin() => {
                 let ids: Vec<_> = shared.table.registered().iter().map(KeyId::to_string).collect();

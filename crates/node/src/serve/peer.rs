@@ -19,7 +19,7 @@ pub struct Peer {
     pub user: u32,
     /// Its effective group and the supplementary ones.
     pub groups: Vec<u32>,
-    /// Its process when it connected.
+    /// Its process when it connected; 0 where it is outside the agent's process namespace, as beside a container.
     pub process: i32,
 }
 
@@ -29,10 +29,27 @@ impl Peer {
     /// # Errors
     /// The kernel does not say; then nobody is.
     pub fn of(socket: impl AsFd) -> io::Result<Self> {
-        let credentials = rustix::net::sockopt::socket_peercred(&socket)?;
+        let credentials = credentials(&socket)?;
         let mut groups = supplementary(&socket)?;
-        groups.push(credentials.gid.as_raw());
-        Ok(Self { user: credentials.uid.as_raw(), groups, process: credentials.pid.as_raw_nonzero().get() })
+        groups.push(credentials.gid);
+        Ok(Self { user: credentials.uid, groups, process: credentials.pid })
+    }
+}
+
+/// Not by `rustix`, whose process numbers cannot be 0: the kernel gives that for a process outside this one's namespace.
+fn credentials(socket: impl AsFd) -> io::Result<libc::ucred> {
+    let mut found = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: libc::gid_t::MAX };
+    let mut length = libc::socklen_t::try_from(size_of_val(&found)).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open as long as `socket` is borrowed; `found` is writable for `length` bytes, which the kernel does not pass, and any bytes
+    // are a valid `ucred` of plain numbers. `length` is a valid pointer of its type.
+    let result = unsafe {
+        libc::getsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut found).cast(), &raw mut length)
+    };
+    let is_whole = length as usize == size_of_val(&found);
+    match (result, is_whole) {
+        (0, true) => Ok(found),
+        (0, false) => Err(io::Error::other("the kernel did not say who is connected")),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
