@@ -17,12 +17,19 @@ struct Arguments {
     #[arg(long, default_value_t = 512)]
     size: usize,
     /// Folder for `ca.pem`, `client.pem` and `client.key`, written before the server is ready.
-    #[arg(long)]
-    dir: PathBuf,
+    #[arg(long, required_unless_present = "sign_seconds")]
+    dir: Option<PathBuf>,
+    /// Serve nothing: sign with P-256 by the bare library for so many seconds, and print the microseconds of one signature.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "dir")]
+    sign_seconds: Option<f64>,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Arguments { listen, size, dir } = Arguments::parse();
+    let Arguments { listen, size, dir, sign_seconds } = Arguments::parse();
+    let Some(dir) = dir else {
+        println!("{}", xtask_floor::sign_for(sign_seconds.unwrap_or(1.0))?);
+        return Ok(());
+    };
     xtask_floor::run(TcpListener::bind(listen).await?, size, &dir).await
 }

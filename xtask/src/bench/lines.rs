@@ -2,7 +2,7 @@
 
 use super::figure::Figure;
 use super::start::Goals;
-use super::{Bench, commands, disk, floor, login, node, poll, read, revoke, start, streams, writers};
+use super::{Bench, commands, disk, floor, login, node, poll, read, revoke, start, streams, uses, writers};
 
 /// One line of work that is measured. It may give several figures, named after it.
 pub(super) struct Line {
@@ -48,6 +48,18 @@ pub(super) const LINES: &[Line] = &[
         measures: "the same with 2 ms added to each fsync of the audit log, 32 connections, of what they allow",
         needs_claviger: true,
         run: |bench| read::slow_fsync_figures(bench, "read-slow-fsync", 32),
+    },
+    Line {
+        name: "encrypt-1k",
+        measures: "1 KiB encrypted on the native API against the floor, mutual TLS, 32 connections",
+        needs_claviger: true,
+        run: |bench| uses::encrypt(bench, "encrypt-1k"),
+    },
+    Line {
+        name: "sign-p256",
+        measures: "signatures with P-256, 64 in a request: time of one core by the bare library over that of the server",
+        needs_claviger: true,
+        run: |bench| uses::sign(bench, "sign-p256"),
     },
     Line {
         name: "revoke",

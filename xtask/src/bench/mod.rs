@@ -22,6 +22,7 @@ mod start;
 mod stores;
 mod streams;
 mod table;
+mod uses;
 mod writers;
 
 use std::fs;

@@ -91,6 +91,11 @@ impl Claviger {
         })
     }
 
+    /// The machine's name.
+    pub(super) fn machine_name(&self) -> &str {
+        &self.machine
+    }
+
     /// The same machine on the native API, where the certificate says it all.
     pub(super) fn native_machine(&self) -> anyhow::Result<Peer> {
         Ok(Peer { headers: vec![format!("Authorization: Machine {}", self.machine)], ..self.machine()? })
