@@ -162,11 +162,26 @@ fn chosen(set: [Option<OsString>; 2]) -> OsString {
 
 /// Options with which an editor keeps nothing that it would write elsewhere.
 fn quieted(editor: &str) -> &'static [&'static str] {
-    let program = editor.split_whitespace().next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
-    match program {
-        "vim" | "nvim" | "vim.basic" | "vim.tiny" | "vim.nox" => &["-n", "-i", "NONE", "-c", "set noundofile nobackup nowritebackup"],
-        _ => &[],
+    let named = editor.split_whitespace().next().unwrap_or_default();
+    let path = program(named);
+    let is_vim = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name == "vim" || name == "nvim" || name.starts_with("vim.")
+    };
+    match is_vim(&path) || is_vim(Path::new(named)) {
+        true => &["-n", "-i", "NONE", "-c", "set noundofile nobackup nowritebackup"],
+        false => &[],
     }
+}
+
+/// What a name starts: `vi` is Vim on most systems, by one link or several.
+fn program(name: &str) -> PathBuf {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = match name.contains('/') {
+        true => Some(PathBuf::from(name)),
+        false => std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file()),
+    };
+    found.and_then(|path| fs::canonicalize(path).ok()).unwrap_or_else(|| name.into())
 }
 
 /// A file name in which nothing can be taken for something else; editors choose their colours by its end.
@@ -218,6 +233,7 @@ fn first_open_swap(table: &str, real: impl Fn(&str) -> Option<PathBuf>, is_encry
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -264,6 +280,21 @@ mod tests {
         assert_eq!(chosen(Some("nano"), Some("ed")), "nano");
         assert_eq!(chosen(Some(""), Some("ed")), "ed");
         assert_eq!(chosen(None, None), "vi");
-        assert!(quieted("/usr/bin/vim -u NONE").contains(&"-n") && quieted("vi").is_empty() && quieted("").is_empty());
+        assert!(quieted("/nowhere/vim -u NONE").contains(&"-n") && quieted("nano").is_empty() && quieted("").is_empty());
+    }
+
+    #[test]
+    fn vi_that_is_vim_by_links_keeps_nothing_either() {
+        let folder = std::env::temp_dir().join(format!("claviger-vi-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("vim.gtk3"), "").unwrap();
+        fs::write(folder.join("busybox"), "").unwrap();
+        for (link, to) in [("alternative", "vim.gtk3"), ("vi", "alternative"), ("ex", "busybox")] {
+            std::os::unix::fs::symlink(folder.join(to), folder.join(link)).unwrap();
+        }
+        let options = |name: &str| quieted(&format!("{} -R", folder.join(name).display()));
+        let told = [options("vi").contains(&"-n"), options("ex").is_empty()];
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(told, [true, true]);
     }
 }

@@ -25,6 +25,8 @@ pub const WINDOW: usize = 8;
 pub const LONGEST: usize = 1 << 20;
 /// Named parts or lines of one value that are fingerprinted.
 pub const MOST_PARTS: usize = 256;
+/// Characters of a part's name that are told.
+const LONGEST_NAME: usize = 256;
 const HEAD_BITS: u32 = 20;
 const TAIL_BITS: u32 = 12;
 /// Lines shorter than this are parts of nothing in particular.
@@ -71,7 +73,7 @@ pub enum LeftOut {
     LowEntropy,
     /// More than 1 MiB.
     TooLong,
-    /// Beyond the first 256 parts of a value.
+    /// Beyond the first 256 parts of a value, or a version beyond what one answer may say of a key.
     TooMany,
 }
 
@@ -193,7 +195,7 @@ fn short_sum(factor: u64, window: [u8; WINDOW], bits: u32) -> u32 {
 fn parts_of(value: &[u8]) -> Vec<(String, Zeroizing<Vec<u8>>)> {
     let owned = |text: &str| Zeroizing::new(text.as_bytes().to_vec());
     match Parts::of(value) {
-        Parts::Members(parts) | Parts::Names(parts) => parts.into_iter().map(|part| (part.name, owned(&part.text))).collect(),
+        Parts::Members(parts) | Parts::Names(parts) => parts.into_iter().map(|part| (shortened(part.name), owned(&part.text))).collect(),
         Parts::Bytes => Vec::new(),
         Parts::Text => {
             let text = String::from_utf8_lossy(value);
@@ -202,6 +204,14 @@ fn parts_of(value: &[u8]) -> Vec<(String, Zeroizing<Vec<u8>>)> {
             let long = lines.iter().filter(|(_, line)| lines.len() > 1 && is_worth_it(line));
             long.map(|(nth, line)| (format!("line {}", nth + 1), owned(line))).collect()
         }
+    }
+}
+
+/// A part's name, which each of its prints repeats.
+fn shortened(name: String) -> String {
+    match name.char_indices().nth(LONGEST_NAME) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name,
     }
 }
 

@@ -10,6 +10,9 @@ use zeroize::Zeroizing;
 
 /// Objects and arrays within each other at most.
 const DEEPEST: usize = 32;
+/// Bytes of all pointers of a text together at most: a name stands in the pointer of each thing below it, so that without this a megabyte
+/// could have a hundred gigabytes of them.
+const MOST_POINTERS: usize = 16 << 20;
 
 /// A JSON value.
 pub enum Json<'a> {
@@ -43,6 +46,9 @@ pub enum JsonError {
     /// Too many levels.
     #[error("more than {DEEPEST} objects and arrays lie within each other")]
     TooDeep,
+    /// Names so long, above so much, that to name it all would fill the memory.
+    #[error("the names of its members, each with those above it, have more than 16 MiB")]
+    TooLong,
 }
 
 fn place(pointer: &str) -> String {
@@ -55,15 +61,17 @@ fn place(pointer: &str) -> String {
 /// [`JsonError`], which names a place and repeats nothing.
 pub fn parse(text: &str) -> Result<Json<'_>, JsonError> {
     let raw: &RawValue = serde_json::from_str(text).map_err(|e| syntax(&e))?;
-    value(raw, "", DEEPEST)
+    value(raw, "", DEEPEST, &mut { MOST_POINTERS })
 }
 
 fn syntax(error: &serde_json::Error) -> JsonError {
     JsonError::Syntax { line: error.line(), column: error.column() }
 }
 
-fn value<'a>(raw: &'a RawValue, pointer: &str, depth: usize) -> Result<Json<'a>, JsonError> {
+/// `room` is for the pointers that are still to come.
+fn value<'a>(raw: &'a RawValue, pointer: &str, depth: usize, room: &mut usize) -> Result<Json<'a>, JsonError> {
     let text = raw.get();
+    *room = room.checked_sub(pointer.len()).ok_or(JsonError::TooLong)?;
     let deeper = || depth.checked_sub(1).ok_or(JsonError::TooDeep);
     match text.as_bytes().first() {
         Some(b'{') => {
@@ -74,7 +82,7 @@ fn value<'a>(raw: &'a RawValue, pointer: &str, depth: usize) -> Result<Json<'a>,
             }
             let depth = deeper()?;
             let member = |(name, raw): (String, &'a RawValue)| {
-                let inner = value(raw, &pointer_to(pointer, &name), depth)?;
+                let inner = value(raw, &pointer_to(pointer, &name), depth, room)?;
                 Ok((name, inner))
             };
             members.into_iter().map(member).collect::<Result<_, _>>().map(Json::Object)
@@ -82,7 +90,7 @@ fn value<'a>(raw: &'a RawValue, pointer: &str, depth: usize) -> Result<Json<'a>,
         Some(b'[') => {
             let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|e| syntax(&e))?;
             let depth = deeper()?;
-            let item = |(i, raw)| value(raw, &format!("{pointer}/{i}"), depth);
+            let item = |(i, raw)| value(raw, &format!("{pointer}/{i}"), depth, room);
             items.into_iter().enumerate().map(item).collect::<Result<_, _>>().map(Json::Array)
         }
         Some(b'"') => serde_json::from_str(text).map(|s: String| Json::String(Zeroizing::new(s))).map_err(|e| syntax(&e)),
@@ -182,6 +190,15 @@ mod tests {
         let expected = [("/a~1b/~0", "x\ny"), ("/n", "12345678901234567890.50"), ("/none", "null"), ("/list/0", "true")]
             .map(|(n, t)| (n.to_owned(), t.to_owned()));
         assert_eq!(leaves, expected);
+    }
+
+    #[test]
+    fn a_long_name_above_many_things_does_not_fill_the_memory() {
+        // Half a megabyte whose pointers would have 32 GiB.
+        let text = format!("{{\"{}\": [{}0]}}", "n".repeat(256 << 10), "0,".repeat(128 << 10));
+        assert_eq!(parse(&text).map(drop), Err(JsonError::TooLong));
+        let plain = format!("{{\"name\": [{}0]}}", "0,".repeat(128 << 10));
+        assert_eq!(parse(&plain).unwrap().leaves().len(), (128 << 10) + 1);
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(crate) enum Import {
     OnePassword(File),
     /// Vault: the output of `vault kv get -format=json` (PREFIX + FIELD), or a JSON tree of paths (PREFIX + PATH/FIELD).
     Vault(File),
-    /// What `claviger export` wrote: PREFIX + the key's id.
+    /// What `claviger export` wrote: PREFIX + the key's id. What was to expire expires at the same time.
     Age(age::Encrypted),
 }
 
@@ -146,8 +146,14 @@ impl File {
 
     async fn put(&self, session: &Session, id: &KeyId, it: &Planned) -> Result<(&'static str, String), Error> {
         let Ok(value) = &it.entry.value else { return Err(Error::Malformed("there is no value".to_owned())) };
-        let Entry { description, labels, .. } = &it.entry;
-        let deposit = Deposit { promote: !self.no_promote, description: description.clone(), labels: labels.clone(), ..Deposit::default() };
+        let Entry { description, labels, expires, .. } = &it.entry;
+        let deposit = Deposit {
+            promote: !self.no_promote,
+            expires: expires.clone(),
+            description: description.clone(),
+            labels: labels.clone(),
+            ..Deposit::default()
+        };
         match &it.step {
             Step::Change { etag } => {
                 let placed = Deposit { if_match: Some(etag.clone()), ..deposit }.add(session, id, value).await?;

@@ -131,7 +131,13 @@ mod tests {
 
     fn entry(path: &str, value: Result<&str, &'static str>) -> Entry {
         let value = value.map(|text| SecretBytes::new(text.as_bytes().to_vec()));
-        Entry { path: path.split('/').map(str::to_owned).collect(), value, description: String::new(), labels: BTreeMap::new() }
+        Entry {
+            path: path.split('/').map(str::to_owned).collect(),
+            value,
+            description: String::new(),
+            labels: BTreeMap::new(),
+            expires: None,
+        }
     }
 
     fn present(primary: Option<&str>, active: &[&str], may_write: bool) -> Standing {

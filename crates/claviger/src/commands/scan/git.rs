@@ -156,8 +156,15 @@ fn git(path: &Path) -> Command {
         "core.quotePath=false",
         "-c",
         "log.showRoot=true",
+        // Otherwise they say what is left out: what a merge brought by itself, and what is beside the folder.
+        "-c",
+        "log.diffMerges=separate",
+        "-c",
+        "diff.relative=false",
     ]);
     command.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0").env("GIT_NO_LAZY_FETCH", "1").env("LC_ALL", "C");
+    // A git that does not know GIT_NO_LAZY_FETCH fetches by nothing, and no remote of the repository names a program to run.
+    command.env("GIT_ALLOW_PROTOCOL", "none").env("GIT_GRAFT_FILE", "/dev/null");
     command.stdin(Stdio::null()).stderr(Stdio::piped());
     command
 }

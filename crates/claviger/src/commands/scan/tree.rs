@@ -15,6 +15,9 @@ pub(super) fn walk(
     searcher: &mut Searcher<'_>,
     found: &mut impl FnMut(&Place, Vec<Hit>),
 ) -> Result<(), Failure> {
+    if !root.is_dir() {
+        return named(root, searcher, found);
+    }
     let mut builder = WalkBuilder::new(root);
     // Files that begin with a dot are where secrets are; git's own folder is searched with --git.
     builder.hidden(false).standard_filters(false).follow_links(false).sort_by_file_name(std::ffi::OsStr::cmp);
@@ -41,11 +44,20 @@ pub(super) fn walk(
     Ok(())
 }
 
+/// The one file that was named, also by a link.
+fn named(path: &Path, searcher: &mut Searcher<'_>, found: &mut impl FnMut(&Place, Vec<Hit>)) -> Result<(), Failure> {
+    let shown = path.display();
+    let file = path.canonicalize().and_then(|real| open_file(&real));
+    let hits = file.and_then(|file| searcher.search(file)).map_err(|e| Failure::usage(format!("{shown} cannot be searched: {e}")))?;
+    found(&Place { path: shown.to_string(), commit: None }, hits);
+    Ok(())
+}
+
 /// Never a link or a pipe that came into the file's place meanwhile.
 fn open_file(path: &Path) -> io::Result<File> {
     let file = File::from(open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::other("it is no file any more")),
+        false => Err(io::Error::other("it is no regular file")),
     }
 }

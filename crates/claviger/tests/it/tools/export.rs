@@ -30,7 +30,7 @@ fn an_export_is_opened_by_age_and_read_back() {
     let server = server();
     with_input(&server, &["create", "shop/pw", "--description", "the database", "--label", "env=prod"], "hunter2-sentinel");
     let bytes = file(&server, "bytes", [0, 255, 10]);
-    with_input(&server, &["put", "shop/bytes", "--file", shown(&bytes)], "");
+    with_input(&server, &["put", "shop/bytes", "--file", shown(&bytes), "--expires", "30d"], "");
     with_input(&server, &["put", "other"], "x");
     let (path, recipient) = identity(&server, "identity");
     let (second, other) = identity(&server, "second");
@@ -53,6 +53,8 @@ fn an_export_is_opened_by_age_and_read_back() {
         assert_eq!(done(&server, &["get", &format!("{prefix}shop/pw")]), "hunter2-sentinel");
         let info = json(&server, &["info", &format!("{prefix}shop/pw")]);
         assert_eq!((&info["description"], &info["labels"]["env"]), (&"the database".into(), &"prod".into()));
+        let end = |key: &str| json(&server, &["info", key])["versions"][0]["expires"].as_str().unwrap().to_owned();
+        assert_eq!(end(&format!("{prefix}shop/bytes")), end("shop/bytes"), "what was to expire still does");
     }
     let sealed = server.dir().join("export.age");
     let again = json(&server, &["import", "age", shown(&sealed), "-i", shown(&path), "--prefix", "back/"]);

@@ -132,6 +132,16 @@ fn ignored_files_are_left_out_unless_they_are_wanted_and_old_versions_are_found(
 }
 
 #[test]
+fn a_file_that_is_named_by_a_link_is_searched_and_what_is_no_file_is_no_clean_one() {
+    let (server, folder) = stage();
+    std::fs::write(folder.join("real"), TOKEN).unwrap();
+    std::os::unix::fs::symlink("real", folder.join("link")).unwrap();
+    let (code, found) = scan(&server, &[shown(&folder.join("link"))]);
+    assert_eq!((code, told(&found)), (1, vec!["link:1 ci/token  raw".to_owned()]));
+    assert_eq!(finish(command(&server, &["scan", "/dev/null"]), "").0, 2);
+}
+
+#[test]
 fn only_what_one_may_read_is_fingerprinted() {
     let (server, folder) = stage();
     std::fs::write(folder.join("a"), format!("{TOKEN} S3cr3t/of\"db-1")).unwrap();
@@ -179,6 +189,9 @@ fn history_is_searched_packed_or_not_with_the_commit_that_brought_it() {
     let merged = commit(&folder, "evil", "p=S3cr3t%2Fof%22db-1\n");
     git(&folder, &["commit", "-q", "--allow-empty", "-m", &format!("uses {TOKEN}")]);
     git(&folder, &["tag", "-a", "v1", "-m", &format!("with {TOKEN}")]);
+    // Settings of the repository that would leave out the merge, or what is beside the folder.
+    git(&folder, &["config", "log.diffMerges", "combined"]);
+    git(&folder, &["config", "diff.relative", "true"]);
     let (_, found) = scan(&server, &[shown(&folder.join("conf")), "--git"]);
     let mut all = told(&found);
     all.sort();

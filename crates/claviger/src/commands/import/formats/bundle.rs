@@ -64,9 +64,9 @@ pub(crate) fn read(bytes: &[u8]) -> Read {
         return Err(Refused::new(format!("it is a bundle of version {}; this program knows version {VERSION}", bundle.claviger_export)));
     }
     let entry = |key: Key| {
-        let Key { id, description, labels, data, .. } = key;
+        let Key { id, description, labels, data, expires, .. } = key;
         let value = STANDARD.decode(data.0.as_bytes()).map(SecretBytes::new).map_err(|_| "its data is no base64");
-        Entry { path: id.split('/').map(str::to_owned).collect(), value, description, labels }
+        Entry { path: id.split('/').map(str::to_owned).collect(), value, description, labels, expires }
     };
     bounded(bundle.keys.into_iter().map(entry).collect())
 }

@@ -33,6 +33,8 @@ pub(crate) struct Entry {
     pub(crate) description: String,
     /// A new key's labels.
     pub(crate) labels: BTreeMap<String, String>,
+    /// When the value stops being given out (RFC 3339).
+    pub(crate) expires: Option<String>,
 }
 
 /// Why a file is not taken: where, and what is wrong with it.
@@ -53,7 +55,7 @@ pub(crate) type Reader = fn(&[u8]) -> Read;
 impl Entry {
     fn new(path: &[&str], value: Result<SecretBytes, &'static str>) -> Self {
         let path = path.iter().map(|segment| (*segment).to_owned()).collect();
-        Self { path, value, description: String::new(), labels: BTreeMap::new() }
+        Self { path, value, description: String::new(), labels: BTreeMap::new(), expires: None }
     }
 
     fn text(path: &[&str], text: &str) -> Self {
