@@ -16,6 +16,7 @@ mod knox_keeper;
 pub mod local;
 pub mod persist;
 pub mod policy;
+mod program_pages;
 pub mod reads;
 pub mod root;
 pub mod serve;

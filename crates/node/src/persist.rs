@@ -100,6 +100,8 @@ pub async fn run(pending: Arc<Pending>, cache: Arc<Cache>, table: Arc<Table>) {
             let _ = tokio::time::timeout(RETRY, pending.came.notified()).await;
         }
         table.health(|health| health.disk = None);
+        // At the end of what follows a change, and at least once a minute.
+        crate::program_pages::give_back();
     }
 }
 
