@@ -4,7 +4,7 @@ use super::*;
 use crate::{ApprovalProblem, PrefixEdit, Verdict};
 use claviger_domain::{Approval, ApprovalId, ApprovalRule, Approving, Ended, Guarded, GuardedSet, Rules};
 
-fn rules(operations: &[Guarded], approver: &str) -> Rules {
+pub(super) fn rules(operations: &[Guarded], approver: &str) -> Rules {
     let rule = ApprovalRule {
         operations: GuardedSet::of(operations.iter().copied()),
         needed: 1,
@@ -22,7 +22,7 @@ async fn ask(site: &Site, by: &Caller, id: &str) -> Result<Approval, Error> {
     }
 }
 
-async fn approve(site: &Site, by: &Caller, approval: &Approval) -> Result<(), Error> {
+pub(super) async fn approve(site: &Site, by: &Caller, approval: &Approval) -> Result<(), Error> {
     let hash = claviger_crypto::deed_hash(&approval.deed, approval.standing);
     site.engine.decide(by, "test", approval.id, &hash, Verdict::Approve, "").await.map(drop)
 }

@@ -335,3 +335,27 @@ async fn a_secret_is_not_used_and_a_version_past_its_lifetime_neither() {
     site.clock.advance(61);
     assert_eq!(site.decrypt(&alice, "aes", &sealed).await, Err(Error::Unusable(Unusable::Expired(first))));
 }
+
+#[tokio::test]
+async fn a_rule_about_export_or_reading_guards_an_export() {
+    for guarded in [Guarded::Export, Guarded::Read] {
+        let site = Site::new().await;
+        let (alice, bob) = (user("alice"), user("bob"));
+        let policy = KeyPolicy { exportable: true, ..KeyPolicy::default() };
+        site.engine.create(&alice, "test", used_key("aes", KeyKind::Aes256Gcm, policy)).await.unwrap();
+        let rules = super::approvals::rules(&[guarded], "user:bob");
+        site.engine.change_rules(&alice, "test", "aes", &rules, Precondition::Any).await.unwrap();
+        let refused = |r: Result<Exported, Error>| r.map(|_| ()).unwrap_err();
+        let plain = refused(site.engine.export(&using(&alice, "aes"), None).await);
+        assert!(matches!(plain, Error::NeedsApproval { .. }), "{plain}");
+        let asking = alice.clone().approving(Approving::Ask("moving".into()));
+        let Error::Asked(shown) = refused(site.engine.export(&using(&asking, "aes"), None).await) else { panic!() };
+        let asked = shown.approval;
+        super::approvals::approve(&site, &bob, &asked).await.unwrap();
+        let Ok(Ran::Exported(exported)) = site.engine.run_approval(&alice, "test", asked.id).await else { panic!() };
+        assert_eq!(exported.material.len(), 32);
+        // Used once, and no use of the key needs it.
+        assert!(site.engine.run_approval(&alice, "test", asked.id).await.is_err());
+        site.encrypt(&alice, "aes", "x").await;
+    }
+}
