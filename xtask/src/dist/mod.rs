@@ -44,17 +44,18 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let out = options.out.clone().unwrap_or_else(folder);
     match options.check {
-        true => check::run(&out, options.sign_key.as_deref()),
+        true => check::run(&out, options.sign_key.as_deref(), check::Again::All),
         false => make(&Source::here()?, &out, options.sign_key.as_deref()),
     }
 }
 
-/// As a test: makes everything twice, compares, tries.
+/// As a test: makes everything, makes the static program again in another folder (with `long` everything), compares, tries.
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) fn check() -> anyhow::Result<()> {
-    check::run(&folder(), None)
+pub(crate) fn check(long: bool) -> anyhow::Result<()> {
+    let again = if long { check::Again::All } else { check::Again::Static };
+    check::run(&folder(), None, again)
 }
 
 /// Where results go unless somebody says otherwise.
