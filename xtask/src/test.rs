@@ -39,14 +39,17 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", what: "no warning of compiler or clippy", run: |_| uncounted(clippy()) },
     Step { name: "doc", what: "documentation builds without a warning", run: |_| uncounted(doc()) },
     Step { name: "test", what: "unit, integration and documentation tests", run: cargo_test },
+    Step { name: "guides", what: "the guides do what they say", run: |_| uncounted(guides::test()) },
     Step {
         name: "dist",
-        what: "what is given out works, and built twice is the same to the byte",
-        run: |o| uncounted(dist::check(o.long)),
+        what: "what is given out, built twice, is the same to the byte, and works (with --long, or by name)",
+        run: |_| uncounted(dist::check()),
     },
-    Step { name: "guides", what: "the guides do what they say", run: |o| uncounted(guides::test(o.long)) },
     Step { name: "fuzz", what: "every parser, guided by coverage (with --long, or by name)", run: |_| uncounted(fuzz::run()) },
 ];
+
+/// Steps that run with `--long` or by name: each takes longer than all others together.
+const LONG_ONLY: &[&str] = &["dist", "fuzz"];
 
 fn step_names() -> Vec<&'static str> {
     STEPS.iter().map(|step| step.name).collect()
@@ -90,7 +93,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     let mut outcomes = Vec::new();
     for step in STEPS {
         let is_named = options.only.iter().any(|it| it == step.name);
-        let is_wanted = is_named || options.only.is_empty() && (options.long || step.name != "fuzz");
+        let is_wanted = is_named || options.only.is_empty() && (options.long || !LONG_ONLY.contains(&step.name));
         if !is_wanted {
             continue;
         }

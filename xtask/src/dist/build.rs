@@ -24,7 +24,7 @@ pub(super) struct Flavour {
 
 impl Flavour {
     /// Everything, static: runs on any Linux.
-    pub(super) const FULL: Self = Self { name: "x86_64-linux-static", target: "x86_64-unknown-linux-musl", roles: true, most: 30_000_000 };
+    const FULL: Self = Self { name: "x86_64-linux-static", target: "x86_64-unknown-linux-musl", roles: true, most: 30_000_000 };
     /// The command line alone, static.
     const CLI: Self = Self { name: "cli-x86_64-linux-static", roles: false, most: 12_000_000, ..Self::FULL };
     /// Everything, with the system's C library: its allocator, and its ways to look up names, users and groups.

@@ -7,22 +7,12 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 
 use super::archive::{files_of, name_of, same};
-use super::build::{Flavour, build};
 use super::source::Source;
 use super::{make, sign};
 use crate::shell;
 
-/// How much is built a second time.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Again {
-    /// Everything.
-    All,
-    /// The static program: what all else is made of differs from it by features and linking alone.
-    Static,
-}
-
 /// Makes, makes again, compares, tries.
-pub(super) fn run(out: &Path, sign_key: Option<&Path>, again: Again) -> anyhow::Result<()> {
+pub(super) fn run(out: &Path, sign_key: Option<&Path>) -> anyhow::Result<()> {
     let source = Source::here()?;
     let folder = tempfile::Builder::new().prefix("claviger-dist-").tempdir()?;
     let key = match sign_key {
@@ -31,17 +21,9 @@ pub(super) fn run(out: &Path, sign_key: Option<&Path>, again: Again) -> anyhow::
     };
     make(&source, out, Some(&key))?;
     let elsewhere = source.copy(&folder.path().join("another/place/for/the/sources"))?;
-    match again {
-        Again::All => {
-            let second = folder.path().join("second");
-            make(&elsewhere, &second, Some(&key))?;
-            compare(out, &second)?;
-        }
-        Again::Static => {
-            let (first, second) = (build(&source, Flavour::FULL)?, build(&elsewhere, Flavour::FULL)?);
-            ensure!(same(&first.path, &second.path)?, "the static program differs between two builds of the same sources");
-        }
-    }
+    let second = folder.path().join("second");
+    make(&elsewhere, &second, Some(&key))?;
+    compare(out, &second)?;
     let public = shell::read(Command::new("ssh-keygen").args(["-y", "-f"]).arg(&key))?;
     sign::verify(out, &public)?;
     try_static(&source, out, folder.path())?;

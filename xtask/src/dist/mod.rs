@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::{setup, shell};
+use crate::{guides, setup, shell};
 use build::{Flavour, build};
 use source::Source;
 
@@ -44,18 +44,18 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let out = options.out.clone().unwrap_or_else(folder);
     match options.check {
-        true => check::run(&out, options.sign_key.as_deref(), check::Again::All),
+        true => check::run(&out, options.sign_key.as_deref()),
         false => make(&Source::here()?, &out, options.sign_key.as_deref()),
     }
 }
 
-/// As a test: makes everything, makes the static program again in another folder (with `long` everything), compares, tries.
+/// As a test: makes everything twice, compares, tries; then the guides that begin with an installed package.
 ///
 /// # Errors
-/// As [`run`].
-pub(crate) fn check(long: bool) -> anyhow::Result<()> {
-    let again = if long { check::Again::All } else { check::Again::Static };
-    check::run(&folder(), None, again)
+/// As [`run`], and as [`guides::run`] for those guides.
+pub(crate) fn check() -> anyhow::Result<()> {
+    check::run(&folder(), None)?;
+    guides::follow_installed(&folder())
 }
 
 /// Where results go unless somebody says otherwise.

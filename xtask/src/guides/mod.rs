@@ -10,6 +10,7 @@ mod machine;
 mod text;
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -22,7 +23,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::{dist, shell};
+use crate::shell;
 use machine::Machine;
 use text::{Block, Kind};
 
@@ -76,25 +77,28 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As a test, after `dist`: guides beside a development server with the static program, and those on a clean machine with
-/// the package.
+/// As a test: the guides beside a development server, with the program that tests use.
 ///
 /// # Errors
-/// As [`run`]; that no machine boots here is an error only with `long`.
-pub(crate) fn test(long: bool) -> anyhow::Result<()> {
-    let (dist, folder) = (dist::folder(), tempfile::tempdir()?);
-    let archive = found(&dist, |name| name.starts_with("claviger-") && name.ends_with("linux-static.tar.gz") && !name.contains("-cli-"))?;
-    shell::run(Command::new("tar").args(["--strip-components=1", "-xzf"]).arg(archive).arg("-C").arg(folder.path()))?;
-    for (name, place) in GUIDES {
-        match place {
-            Place::Here => follow(name, Reader::here(Some(folder.path()))?)?,
-            Place::Clean => match Machine::boot(Some(&dist)) {
-                Ok(machine) => follow(name, Reader::at(machine.shell())?)?,
-                // Not every place where tests run may boot a machine.
-                Err(error) if !long => println!("{name}: NOT FOLLOWED, a clean machine does not boot here: {error:#}"),
-                Err(error) => return Err(error),
-            },
-        }
+/// As [`run`].
+pub(crate) fn test() -> anyhow::Result<()> {
+    let mut build = shell::cargo(["build", "--package", "claviger"]);
+    shell::run(build.args(shell::locked()))?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), PathBuf::from);
+    for (name, _) in GUIDES.iter().filter(|(_, place)| *place == Place::Here) {
+        follow(name, Reader::here(Some(&target.join("debug")))?)?;
+    }
+    Ok(())
+}
+
+/// The guides that begin with an installed package, on a clean machine.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn follow_installed(dist: &Path) -> anyhow::Result<()> {
+    for (name, _) in GUIDES.iter().filter(|(_, place)| *place == Place::Clean) {
+        let machine = Machine::boot(Some(dist))?;
+        follow(name, Reader::at(machine.shell())?)?;
     }
     Ok(())
 }
