@@ -9,6 +9,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::archive::{Entry, gzip, tar};
 use super::sign::hex;
@@ -43,10 +45,10 @@ pub(super) fn write(source: &Source, program: &Path, out: &Path) -> anyhow::Resu
     tar(files(program)?, source.epoch, &mut plain)?;
     let layer = gzip(Vec::new(), |gz| Ok(std::io::Write::write_all(gz, &plain)?))?;
     let layer = Blob { media_type: LAYER, data: layer };
-    let config = blob(CONFIG, &config(source, &hex(&Sha256::digest(&plain))))?;
+    let config = blob(CONFIG, &config(source, &hex(&Sha256::digest(&plain)))?)?;
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MANIFEST, "config": config.descriptor(), "layers": [layer.descriptor()],
-        "annotations": labels(source),
+        "annotations": labels(source)?,
     });
     let manifest = blob(MANIFEST, &manifest)?;
     let mut named = manifest.descriptor();
@@ -80,48 +82,37 @@ fn files(program: &Path) -> anyhow::Result<Vec<Entry>> {
     ])
 }
 
-fn config(source: &Source, layer: &str) -> Value {
-    let created = created(source.epoch);
-    json!({
+fn config(source: &Source, layer: &str) -> anyhow::Result<Value> {
+    let created = created(source.epoch)?;
+    Ok(json!({
         "created": created, "architecture": "amd64", "os": "linux",
         "config": {
             "User": format!("{USER}:{USER}"), "Entrypoint": ["/usr/bin/claviger"], "Cmd": ["--help"], "WorkingDir": "/",
-            "Env": ["PATH=/usr/bin"], "Labels": labels(source), "StopSignal": "SIGTERM",
+            "Env": ["PATH=/usr/bin"], "Labels": labels(source)?, "StopSignal": "SIGTERM",
         },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
         "history": [{ "created": created, "created_by": "cargo xtask dist" }],
-    })
+    }))
 }
 
-fn labels(source: &Source) -> Value {
-    json!({
+fn labels(source: &Source) -> anyhow::Result<Value> {
+    Ok(json!({
         "org.opencontainers.image.title": "claviger",
         "org.opencontainers.image.version": source.version,
         "org.opencontainers.image.licenses": "Apache-2.0",
-        "org.opencontainers.image.created": created(source.epoch),
-    })
+        "org.opencontainers.image.created": created(source.epoch)?,
+    }))
 }
 
-/// A time as RFC 3339 in UTC, by the civil calendar.
-fn created(epoch: u64) -> String {
-    let (days, seconds) = (epoch / 86_400, epoch % 86_400);
-    let (mut year, mut day) = (1970, days);
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    while day >= 365 + u64::from(leap(year)) {
-        day -= 365 + u64::from(leap(year));
-        year += 1;
-    }
-    let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let mut month = 0;
-    while day >= lengths[month] {
-        day -= lengths[month];
-        month += 1;
-    }
-    format!("{year:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", month + 1, day + 1, seconds / 3600, seconds / 60 % 60, seconds % 60)
+/// A time as RFC 3339 in UTC.
+fn created(epoch: u64) -> anyhow::Result<String> {
+    let time = OffsetDateTime::from_unix_timestamp(epoch.try_into()?)?;
+    Ok(time.format(&Rfc3339)?)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -132,7 +123,7 @@ mod tests {
             (1_735_689_599, "2024-12-31T23:59:59Z"),
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
-            assert_eq!(created(epoch), text);
+            assert_eq!(created(epoch).unwrap(), text);
         }
     }
 }

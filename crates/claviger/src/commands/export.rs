@@ -4,19 +4,19 @@
 
 use crate::cli::Session;
 use crate::commands::import::bundle::{Bundle, Data, Key, VERSION};
+use crate::commands::ls::all_keys;
 use crate::failure::{Failure, code_of_problem};
 use crate::{ask, output};
 use age::armor::{ArmoredWriter, Format};
 use age::{Encryptor, Recipient, x25519};
 use clap::Args;
-use claviger_client::{KeysQuery, SecretItem};
+use claviger_client::SecretItem;
 use claviger_domain::{Clock, KeyId, SystemClock};
 use claviger_wire::native::{KeyInfo, unix_to_rfc3339};
 use rustix::termios::isatty;
 use serde_json::json;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Keys of one bulk read.
@@ -62,7 +62,7 @@ impl Export {
         let (bundle, left_out) = self.read(session, keys).await?;
         let sealed = seal(&bundle, &recipients, self.armor)?;
         match &self.output {
-            Some(path) => write_file(path, &sealed)?,
+            Some(path) => output::replace(path, &sealed)?,
             None => output::raw(&sealed)?,
         }
         for (id, why) in &left_out {
@@ -146,16 +146,7 @@ fn exported(info: KeyInfo, item: SecretItem) -> Result<Key, (String, String)> {
 }
 
 async fn list(session: &Session, prefix: &str) -> Result<Vec<KeyInfo>, Failure> {
-    let mut query = KeysQuery { prefix: Some(prefix.to_owned()), limit: Some(1000), ..KeysQuery::default() };
-    let mut keys = Vec::new();
-    loop {
-        let page = session.client.keys(&query).await.map_err(|e| Failure::client(e, None))?;
-        keys.extend(page.keys);
-        query.cursor = page.next;
-        if query.cursor.is_none() {
-            break;
-        }
-    }
+    let keys = all_keys(session, Some(prefix.to_owned()), Vec::new()).await?;
     match keys.is_empty() {
         true => Err(Failure::new(crate::failure::Code::NotFound, format!("no key that you may see starts with `{prefix}`"))
             .next("`claviger ls` lists those you may see; nothing was written")),
@@ -173,24 +164,6 @@ fn seal(bundle: &Bundle, recipients: &[x25519::Recipient], armor: bool) -> Resul
     let mut writer = encryptor.wrap_output(armored).map_err(failed)?;
     serde_json::to_writer(&mut writer, bundle).map_err(|e| Failure::other(format!("encrypting: {e}")))?;
     writer.finish().and_then(ArmoredWriter::finish).map_err(failed)
-}
-
-/// Beside the file first, then in its place: what stood there stays until the new file is whole and on the disk.
-fn write_file(path: &Path, sealed: &[u8]) -> Result<(), Failure> {
-    let mut name = path.file_name().ok_or_else(|| Failure::usage(format!("{} is no file", path.display())))?.to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let beside = path.with_file_name(name);
-    let write = || -> io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(sealed)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
-    };
-    write().map_err(|e| {
-        // It may not even be there.
-        let _ = std::fs::remove_file(&beside);
-        Failure::other(format!("writing {}: {e}", path.display()))
-    })
 }
 
 fn recipient(text: &str) -> Result<x25519::Recipient, String> {

@@ -10,9 +10,8 @@ use claviger_client::{Secret, SecretVersion, Which};
 use claviger_domain::{KeyId, VersionId};
 use rustix::termios::isatty;
 use serde::Serialize;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 /// Options of `get`.
@@ -72,7 +71,7 @@ impl Get {
         match &self.output {
             Some(path) => {
                 let version = the_one(&secret)?;
-                write_file(path, version)?;
+                output::replace(path, version.data.expose())?;
                 if session.json {
                     output::json(&serde_json::json!({ "id": secret.id, "version": version.id, "state": version.state, "output": path }))?;
                 }
@@ -122,21 +121,4 @@ fn show_json(secret: &Secret) -> Result<(), Failure> {
     }
     let Secret { id, etag, revision, versions, .. } = secret;
     output::json(&Shown { id, etag, revision: revision.to_string(), versions: versions.iter().map(version).collect() })
-}
-
-/// Beside the file first, then in its place: a reader never sees half a value.
-fn write_file(path: &Path, version: &SecretVersion) -> Result<(), Failure> {
-    let mut name = path.file_name().ok_or_else(|| Failure::usage(format!("{} is no file", path.display())))?.to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let beside = path.with_file_name(name);
-    let write = || -> io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(version.data.expose())?;
-        std::fs::rename(&beside, path)
-    };
-    write().map_err(|e| {
-        // It may not even be there.
-        let _ = std::fs::remove_file(&beside);
-        Failure::other(format!("writing {}: {e}", path.display()))
-    })
 }

@@ -4,6 +4,7 @@
 
 use crate::ask::ValueSource;
 use crate::cli::Session;
+use crate::commands::ls::all_keys;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Table};
 use crate::random::Random;
@@ -11,7 +12,7 @@ use crate::{ask, parse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
-use claviger_client::{KeysQuery, Which};
+use claviger_client::Which;
 use claviger_domain::{Clock, KeyId, SecretBytes, SystemClock};
 use claviger_wire::native::{CreateKey, KeyInfo};
 use claviger_wire::share::{MOST_BYTES, MOST_VIEWS, PAGE, PREFIX, ShareKey, VIEWS, parse_fragment};
@@ -203,16 +204,8 @@ fn parse_link(url: &str, origin: &str) -> Result<(String, ShareKey), Failure> {
 }
 
 async fn list(session: &Session) -> Result<u8, Failure> {
-    let mut query = KeysQuery { prefix: Some(PREFIX.to_owned()), limit: Some(1000), ..KeysQuery::default() };
-    let mut shares = Vec::new();
-    loop {
-        let page = session.client.keys(&query).await.map_err(|e| Failure::client(e, None))?;
-        shares.extend(page.keys.into_iter().filter_map(shown));
-        query.cursor = page.next;
-        if query.cursor.is_none() {
-            break;
-        }
-    }
+    let keys = all_keys(session, Some(PREFIX.to_owned()), Vec::new()).await?;
+    let shares: Vec<_> = keys.into_iter().filter_map(shown).collect();
     if session.json {
         output::json(&serde_json::json!({ "shares": shares }))?;
         return Ok(0);

@@ -1,7 +1,6 @@
 //! ECIES over P-256: `[prefix][ephemeral point, uncompressed 65][nonce 12][ciphertext][tag 16]`, the AES-128-GCM key being
 //! HKDF-SHA-256 of the point and the shared secret.
 
-use super::keyset::Material;
 use super::proto::{self, Writer};
 use super::set::{Opened, Set};
 use super::{Key, Keyset, TinkError, aead, ec, hkdf};
@@ -122,40 +121,17 @@ fn holder(key: &Key) -> Result<Holder, TinkError> {
 
 /// The public half of a private key, as a key of its own.
 pub(super) fn public_key(key: &Key) -> Result<Key, TinkError> {
-    Ok(Key {
-        type_url: PUBLIC.to_owned(),
-        value: SecretBytes::new(private(key)?.0.to_vec()),
-        material: Material::AsymmetricPublic,
-        status: key.status,
-        id: key.id,
-        prefix: key.prefix,
-    })
+    Ok(key.public_half(PUBLIC, private(key)?.0))
 }
 
 /// Reads EciesAeadHkdfPrivateKey { version = 1, public_key = 2, key_value = 3 }: the public message, the private number.
 fn private(key: &Key) -> Result<(&[u8], &[u8]), TinkError> {
-    let (mut version, mut public, mut number) = (0, &[][..], &[][..]);
-    proto::read(key.value.expose(), None, |field, value| match field {
-        1 => value.number().map(|it| version = it),
-        2 => value.bytes().map(|it| public = it),
-        3 => value.bytes().map(|it| number = it),
-        _ => Err(proto::UNKNOWN),
-    })?;
-    key.version(version)?;
-    Ok((public, number))
+    key.two_fields()
 }
 
 /// Reads EciesAeadHkdfPublicKey { version = 1, params = 2, x = 3, y = 4 }.
 fn public(key: &Key, message: &[u8]) -> Result<Recipient, TinkError> {
-    let (mut version, mut parameters, mut x, mut y) = (0, &[][..], &[][..], &[][..]);
-    proto::read(message, None, |field, value| match field {
-        1 => value.number().map(|it| version = it),
-        2 => value.bytes().map(|it| parameters = it),
-        3 => value.bytes().map(|it| x = it),
-        4 => value.bytes().map(|it| y = it),
-        _ => Err(proto::UNKNOWN),
-    })?;
-    key.version(version)?;
+    let [parameters, x, y] = key.p256_public(message)?;
     let salt = check_params(key, parameters)?.to_vec();
     let point = ec::point(x, y).ok_or_else(|| key.bad("its point is none of P-256"))?;
     Ok(Recipient { point, salt })

@@ -255,6 +255,45 @@ impl Key {
         TinkError::BadKey { id: self.id, what }
     }
 
+    /// Reads the key's message where it has the layout that most have: version = 1 and two fields of bytes, 2 and 3.
+    pub(super) fn two_fields(&self) -> Result<(&[u8], &[u8]), TinkError> {
+        let (mut version, mut second, mut third) = (0, &[][..], &[][..]);
+        proto::read(self.value.expose(), None, |field, value| match field {
+            1 => value.number().map(|it| version = it),
+            2 => value.bytes().map(|it| second = it),
+            3 => value.bytes().map(|it| third = it),
+            _ => Err(proto::UNKNOWN),
+        })?;
+        self.version(version)?;
+        Ok((second, third))
+    }
+
+    /// Reads the message of a public key on P-256: version = 1, params = 2, x = 3, y = 4. Gives parameters and coordinates, unchecked.
+    pub(super) fn p256_public<'m>(&self, message: &'m [u8]) -> Result<[&'m [u8]; 3], TinkError> {
+        let (mut version, mut params, mut x, mut y) = (0, &[][..], &[][..], &[][..]);
+        proto::read(message, None, |field, value| match field {
+            1 => value.number().map(|it| version = it),
+            2 => value.bytes().map(|it| params = it),
+            3 => value.bytes().map(|it| x = it),
+            4 => value.bytes().map(|it| y = it),
+            _ => Err(proto::UNKNOWN),
+        })?;
+        self.version(version)?;
+        Ok([params, x, y])
+    }
+
+    /// The public half, a key of this type with this message, as a key of its own.
+    pub(super) fn public_half(&self, type_url: &str, message: &[u8]) -> Self {
+        Self {
+            type_url: type_url.to_owned(),
+            value: SecretBytes::new(message.to_vec()),
+            material: Material::AsymmetricPublic,
+            status: self.status,
+            id: self.id,
+            prefix: self.prefix,
+        }
+    }
+
     /// Checks that a message of the key has version 0, the only one there is.
     pub(super) fn version(&self, version: u32) -> Result<(), TinkError> {
         if version == 0 { Ok(()) } else { Err(self.unsupported(format!("version {version} of its message"))) }

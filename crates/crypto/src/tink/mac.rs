@@ -59,14 +59,7 @@ fn parse(key: &Key) -> Result<Hmac, TinkError> {
     if key.type_url != TYPE_URL {
         return Err(key.wrong_type("message authentication codes"));
     }
-    let (mut version, mut params, mut bytes) = (0, &[][..], &[][..]);
-    proto::read(key.value.expose(), None, |field, value| match field {
-        1 => value.number().map(|it| version = it),
-        2 => value.bytes().map(|it| params = it),
-        3 => value.bytes().map(|it| bytes = it),
-        _ => Err(proto::UNKNOWN),
-    })?;
-    key.version(version)?;
+    let (params, bytes) = key.two_fields()?;
     let (mut hash, mut tag) = (0, 0);
     proto::read(params, None, |field, value| match field {
         1 => value.number().map(|it| hash = it),

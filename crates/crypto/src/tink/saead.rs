@@ -298,14 +298,7 @@ fn parse(key: &Key) -> Result<Streaming, TinkError> {
     if key.type_url != TYPE_URL {
         return Err(key.wrong_type("encryption of streams"));
     }
-    let (mut version, mut params, mut bytes) = (0, &[][..], &[][..]);
-    proto::read(key.value.expose(), None, |field, value| match field {
-        1 => value.number().map(|it| version = it),
-        2 => value.bytes().map(|it| params = it),
-        3 => value.bytes().map(|it| bytes = it),
-        _ => Err(proto::UNKNOWN),
-    })?;
-    key.version(version)?;
+    let (params, bytes) = key.two_fields()?;
     let (mut segment, mut derived, mut hash) = (0, 0, 0);
     proto::read(params, None, |field, value| match field {
         1 => value.number().map(|it| segment = it),

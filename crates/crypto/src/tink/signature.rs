@@ -1,6 +1,5 @@
 //! Signatures: ECDSA over P-256 with SHA-256 in DER, and Ed25519: `[prefix][signature]`.
 
-use super::keyset::Material;
 use super::proto::{self, Writer};
 use super::set::Set;
 use super::{Key, Keyset, TinkError, ec};
@@ -9,7 +8,6 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair, KeyPair, UnparsedPublicKey,
 };
-use claviger_domain::SecretBytes;
 use zeroize::Zeroizing;
 
 pub(super) const ECDSA_PRIVATE: &str = "type.googleapis.com/google.crypto.tink.EcdsaPrivateKey";
@@ -117,40 +115,17 @@ pub(super) fn public_key(key: &Key) -> Result<Key, TinkError> {
         ECDSA_PRIVATE => (ECDSA_PUBLIC, ecdsa_private(key)?.0),
         _ => (ED25519_PUBLIC, ed25519_private(key)?.0),
     };
-    Ok(Key {
-        type_url: type_url.to_owned(),
-        value: SecretBytes::new(value.to_vec()),
-        material: Material::AsymmetricPublic,
-        status: key.status,
-        id: key.id,
-        prefix: key.prefix,
-    })
+    Ok(key.public_half(type_url, value))
 }
 
 /// Reads EcdsaPrivateKey { version = 1, public_key = 2, key_value = 3 }: the public message, the private number.
 fn ecdsa_private(key: &Key) -> Result<(&[u8], &[u8]), TinkError> {
-    let (mut version, mut public, mut number) = (0, &[][..], &[][..]);
-    proto::read(key.value.expose(), None, |field, value| match field {
-        1 => value.number().map(|it| version = it),
-        2 => value.bytes().map(|it| public = it),
-        3 => value.bytes().map(|it| number = it),
-        _ => Err(proto::UNKNOWN),
-    })?;
-    key.version(version)?;
-    Ok((public, number))
+    key.two_fields()
 }
 
 /// Reads EcdsaPublicKey { version = 1, params = 2 { hash_type = 1, curve = 2, encoding = 3 }, x = 3, y = 4 }.
 fn ecdsa_point(key: &Key, public: &[u8]) -> Result<[u8; ec::POINT], TinkError> {
-    let (mut version, mut params, mut x, mut y) = (0, &[][..], &[][..], &[][..]);
-    proto::read(public, None, |field, value| match field {
-        1 => value.number().map(|it| version = it),
-        2 => value.bytes().map(|it| params = it),
-        3 => value.bytes().map(|it| x = it),
-        4 => value.bytes().map(|it| y = it),
-        _ => Err(proto::UNKNOWN),
-    })?;
-    key.version(version)?;
+    let [params, x, y] = key.p256_public(public)?;
     let (mut hash, mut curve, mut encoding) = (0, 0, 0);
     proto::read(params, None, |field, value| match field {
         1 => value.number().map(|it| hash = it),
@@ -166,14 +141,7 @@ fn ecdsa_point(key: &Key, public: &[u8]) -> Result<[u8; ec::POINT], TinkError> {
 
 /// Reads Ed25519PrivateKey { version = 1, key_value = 2, public_key = 3 }: the public message, the seed.
 fn ed25519_private(key: &Key) -> Result<(&[u8], &[u8]), TinkError> {
-    let (mut version, mut seed, mut public) = (0, &[][..], &[][..]);
-    proto::read(key.value.expose(), None, |field, value| match field {
-        1 => value.number().map(|it| version = it),
-        2 => value.bytes().map(|it| seed = it),
-        3 => value.bytes().map(|it| public = it),
-        _ => Err(proto::UNKNOWN),
-    })?;
-    key.version(version)?;
+    let (seed, public) = key.two_fields()?;
     Ok((public, seed))
 }
 

@@ -9,11 +9,11 @@ mod search;
 mod tree;
 
 use crate::cli::Session;
+use crate::commands::ls::all_keys;
 use crate::failure::{Code, Failure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, ValueEnum};
-use claviger_client::KeysQuery;
 use claviger_domain::KeyId;
 use claviger_wire::fingerprint::{FingerprintKey, Index, Print};
 use claviger_wire::native::{Fingerprint, Fingerprints};
@@ -151,17 +151,9 @@ async fn wanted(session: &Session, prefix: &str) -> Result<Wanted, Failure> {
 }
 
 async fn readable(session: &Session, prefix: &str) -> Result<Vec<KeyId>, Failure> {
-    let mut query = KeysQuery { prefix: Some(prefix.to_owned()), limit: Some(1000), ..KeysQuery::default() };
-    let mut ids = Vec::new();
-    loop {
-        let page = session.client.keys(&query).await.map_err(|e| Failure::client(e, None))?;
-        let may_read = page.keys.iter().filter(|key| key.kind == "secret" && key.allowed.iter().any(|right| right == "read"));
-        ids.extend(may_read.filter_map(|key| KeyId::parse(&key.id).ok()));
-        query.cursor = page.next;
-        if query.cursor.is_none() {
-            return Ok(ids);
-        }
-    }
+    let keys = all_keys(session, Some(prefix.to_owned()), Vec::new()).await?;
+    let may_read = keys.iter().filter(|key| key.kind == "secret" && key.allowed.iter().any(|right| right == "read"));
+    Ok(may_read.filter_map(|key| KeyId::parse(&key.id).ok()).collect())
 }
 
 /// Fingerprints as they come.

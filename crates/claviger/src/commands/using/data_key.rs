@@ -1,7 +1,6 @@
 //! `claviger data-key`: a key to encrypt with elsewhere.
 
-use super::encrypt::aad;
-use super::{print, text};
+use super::{aad, print, text};
 use crate::cli::Session;
 use crate::failure::Failure;
 use crate::{output, parse};

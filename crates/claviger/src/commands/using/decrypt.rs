@@ -1,8 +1,7 @@
 //! `claviger decrypt`: what `claviger encrypt` made.
 
-use super::encrypt::{aad, failed};
-use super::{Batch, Input, base64_of, print, text, written};
-use crate::ask::read_all;
+use super::encrypt::failed;
+use super::{Batch, Input, Sealed, base64_of, one, print, text, written};
 use crate::cli::Session;
 use crate::failure::{Code, Failure};
 use crate::{output, parse};
@@ -10,10 +9,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use claviger_client::Using;
-use claviger_crypto::sealed_file::{self, FileHead, MAGIC};
+use claviger_crypto::sealed_file::{self, FileHead};
 use claviger_domain::{KeyId, SecretBytes, VersionId};
 use claviger_wire::native::{Decrypt as Request, DecryptItem};
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::path::PathBuf;
 
 /// Decrypt what `claviger encrypt` made, in either form.
@@ -40,28 +39,13 @@ pub(crate) struct Decrypt {
 
 impl Decrypt {
     pub(crate) async fn run(self, session: &Session) -> Result<u8, Failure> {
-        let (mut from, name) = self.input.open()?;
-        let mut start = Vec::with_capacity(MAGIC.len());
-        let read = from.by_ref().take(MAGIC.len() as u64).read_to_end(&mut start);
-        read.map_err(|e| Failure::other(format!("reading {name}: {e}")))?;
-        match start == MAGIC {
-            true => self.stream(session, from).await,
-            false => {
-                let all = read_all(Cursor::new(start).chain(from), &name)?;
-                self.texts(session, &all).await
-            }
+        match self.input.sealed(&self.context, self.version)? {
+            Sealed::File(from) => self.stream(session, from).await,
+            Sealed::Texts(items) => self.texts(session, items).await,
         }
     }
 
-    async fn texts(&self, session: &Session, all: &[u8]) -> Result<u8, Failure> {
-        let lines = all.strip_suffix(b"\n").unwrap_or(all).split(|byte| *byte == b'\n');
-        let given: Vec<&[u8]> = if self.input.lines { lines.collect() } else { vec![all] };
-        let mut items = Vec::with_capacity(given.len());
-        for (i, line) in given.iter().enumerate() {
-            let sealed = base64_of(line, &format!("item {}", i + 1))?;
-            let version = self.version.map(|v| v.to_string());
-            items.push(DecryptItem { ciphertext: STANDARD.encode(&*sealed), aad: aad(self.context.as_bytes()), version });
-        }
+    async fn texts(&self, session: &Session, items: Vec<DecryptItem>) -> Result<u8, Failure> {
         let batch = Batch { session, id: &self.id, using: Using::Decrypt };
         let answer = batch.ask(items, |item| item.ciphertext.len(), |items| Request { items }).await?;
         print(session, &answer, |item| {
@@ -82,9 +66,7 @@ impl Decrypt {
         }
         let aad = Some(STANDARD.encode(sealed_file::bound_to(self.context.as_bytes())));
         let body = Request { items: vec![DecryptItem { ciphertext: STANDARD.encode(&head.wrapped), aad, version: None }] };
-        let opened = session.client.use_key(&self.id, Using::Decrypt, &body).await;
-        let opened = opened.map_err(|e| Failure::client(e, Some(self.id.as_str())))?;
-        let item = opened.items.into_iter().next().unwrap_or_default();
+        let item = one(session, &self.id, Using::Decrypt, &body).await?;
         let mut plain = base64_of(text(item.plaintext.as_ref())?.as_bytes(), "the server's data key")?;
         let data_key = SecretBytes::new(std::mem::take(&mut *plain));
         let out = self.out.clone().unwrap_or_else(|| "-".into());

@@ -1,6 +1,6 @@
 //! `claviger encrypt`: with a key that nobody sees.
 
-use super::{Batch, Input, base64_of, print, text, written};
+use super::{Batch, Input, aad, base64_of, one, print, text, written};
 use crate::cli::Session;
 use crate::failure::Failure;
 use crate::{output, parse};
@@ -50,9 +50,7 @@ impl Encrypt {
         let (mut from, _) = self.input.open()?;
         let aad = Some(STANDARD.encode(sealed_file::bound_to(self.context.as_bytes())));
         let body = MakeDataKeys { items: vec![DataKeyItem { bytes: None, aad }], wrapped_only: false };
-        let made = session.client.use_key(&self.id, Using::DataKey, &body).await;
-        let made = made.map_err(|e| Failure::client(e, Some(self.id.as_str())))?;
-        let item = made.items.into_iter().next().unwrap_or_default();
+        let item = one(session, &self.id, Using::DataKey, &body).await?;
         let wrapped = base64_of(text(item.ciphertext.as_ref())?.as_bytes(), "the server's wrapped key")?.to_vec();
         let mut plain = base64_of(text(item.plaintext.as_ref())?.as_bytes(), "the server's data key")?;
         let data_key = SecretBytes::new(std::mem::take(&mut *plain));
@@ -67,10 +65,6 @@ impl Encrypt {
         }
         Ok(0)
     }
-}
-
-pub(super) fn aad(context: &[u8]) -> Option<String> {
-    (!context.is_empty()).then(|| STANDARD.encode(context))
 }
 
 pub(super) fn failed(error: FileError) -> Failure {

@@ -19,12 +19,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use claviger_client::Using;
-use claviger_domain::KeyId;
-use claviger_wire::native::{ItemError, ResultItem, UseAnswer};
+use claviger_crypto::sealed_file::MAGIC;
+use claviger_domain::{KeyId, VersionId};
+use claviger_wire::native::{DecryptItem, ItemError, ResultItem, UseAnswer};
 use serde::Serialize;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, BufReader, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -67,6 +67,46 @@ impl Input {
         let items: Vec<_> = lines.map(|line| Zeroizing::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec())).collect();
         if all.is_empty() { Err(Failure::usage(format!("{name} has no line"))) } else { Ok(items) }
     }
+}
+
+/// What `claviger encrypt` made, in either form.
+enum Sealed {
+    /// A file of `encrypt --out`; its magic is read.
+    File(Box<dyn Read>),
+    /// Ciphertexts.
+    Texts(Vec<DecryptItem>),
+}
+
+impl Input {
+    /// Reads what is to be decrypted or rewrapped, with what it was bound to and the version to name.
+    fn sealed(&self, context: &str, version: Option<VersionId>) -> Result<Sealed, Failure> {
+        let (mut from, name) = self.open()?;
+        let mut start = Vec::with_capacity(MAGIC.len());
+        let read = from.by_ref().take(MAGIC.len() as u64).read_to_end(&mut start);
+        read.map_err(|e| Failure::other(format!("reading {name}: {e}")))?;
+        if start == MAGIC {
+            return Ok(Sealed::File(from));
+        }
+        let all = read_all(Cursor::new(start).chain(from), &name)?;
+        let lines = all.strip_suffix(b"\n").unwrap_or(&all).split(|byte| *byte == b'\n');
+        let given: Vec<&[u8]> = if self.lines { lines.collect() } else { vec![&all] };
+        let item = |(i, line): (usize, &&[u8])| {
+            let ciphertext = STANDARD.encode(&*base64_of(line, &format!("item {}", i + 1))?);
+            Ok(DecryptItem { ciphertext, aad: aad(context.as_bytes()), version: version.map(|v| v.to_string()) })
+        };
+        given.iter().enumerate().map(item).collect::<Result<_, _>>().map(Sealed::Texts)
+    }
+}
+
+/// Base64 of what items are bound to.
+fn aad(context: &[u8]) -> Option<String> {
+    (!context.is_empty()).then(|| STANDARD.encode(context))
+}
+
+/// Has the server do one thing, which must succeed.
+async fn one<B: Serialize>(session: &Session, id: &KeyId, using: Using, body: &B) -> Result<ResultItem, Failure> {
+    let answer = session.client.use_key(id, using, body).await;
+    Ok(answer.map_err(|e| Failure::client(e, Some(id.as_str())))?.items.into_iter().next().unwrap_or_default())
 }
 
 /// Bytes out of base64, around which there may be white space.
@@ -155,20 +195,7 @@ fn written<T>(to: &Path, write: impl FnOnce(&mut dyn Write) -> Result<T, Failure
         let done = write(&mut out)?;
         return out.flush().map(|()| done).map_err(|e| Failure::output(&e));
     }
-    let failed = |e: io::Error| Failure::other(format!("writing {}: {e}", to.display()));
-    let mut name = to.file_name().ok_or_else(|| Failure::usage(format!("{} is no file", to.display())))?.to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let beside = to.with_file_name(name);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(failed)?;
-    let done = write(&mut file).and_then(|done| {
-        file.sync_all().and_then(|()| std::fs::rename(&beside, to)).map_err(failed)?;
-        Ok(done)
-    });
-    if done.is_err() {
-        // Half a file is no file.
-        let _ = std::fs::remove_file(&beside);
-    }
-    done
+    output::replace_with(to, write)
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! `claviger rewrap`: to a key's primary version, without seeing the plaintext.
 
-use super::encrypt::{aad, failed};
-use super::{Batch, Input, base64_of, print, text, written};
-use crate::ask::read_all;
+use super::encrypt::failed;
+use super::{Batch, Input, Sealed, base64_of, one, print, text, written};
 use crate::cli::Session;
 use crate::failure::{Code, Failure};
 use crate::{output, parse};
@@ -10,10 +9,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use claviger_client::Using;
-use claviger_crypto::sealed_file::{self, FileHead, MAGIC};
+use claviger_crypto::sealed_file::{self, FileHead};
 use claviger_domain::KeyId;
 use claviger_wire::native::{Decrypt as Request, DecryptItem};
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::path::PathBuf;
 
 /// Move ciphertexts to a key's primary version, so that older ones can be deactivated. Nobody sees a plaintext.
@@ -36,21 +35,10 @@ pub(crate) struct Rewrap {
 
 impl Rewrap {
     pub(crate) async fn run(self, session: &Session) -> Result<u8, Failure> {
-        let (mut from, name) = self.input.open()?;
-        let mut start = Vec::with_capacity(MAGIC.len());
-        let read = from.by_ref().take(MAGIC.len() as u64).read_to_end(&mut start);
-        read.map_err(|e| Failure::other(format!("reading {name}: {e}")))?;
-        if start == MAGIC {
-            return self.file(session, from).await;
-        }
-        let all = read_all(Cursor::new(start).chain(from), &name)?;
-        let lines = all.strip_suffix(b"\n").unwrap_or(&all).split(|byte| *byte == b'\n');
-        let given: Vec<&[u8]> = if self.input.lines { lines.collect() } else { vec![&all] };
-        let mut items = Vec::with_capacity(given.len());
-        for (i, line) in given.iter().enumerate() {
-            let sealed = base64_of(line, &format!("item {}", i + 1))?;
-            items.push(DecryptItem { ciphertext: STANDARD.encode(&*sealed), aad: aad(self.context.as_bytes()), version: None });
-        }
+        let items = match self.input.sealed(&self.context, None)? {
+            Sealed::File(from) => return self.file(session, from).await,
+            Sealed::Texts(items) => items,
+        };
         let batch = Batch { session, id: &self.id, using: Using::Rewrap };
         let answer = batch.ask(items, |item| item.ciphertext.len(), |items| Request { items }).await?;
         print(session, &answer, |item| output::line(text(item.ciphertext.as_ref())?))
@@ -64,8 +52,7 @@ impl Rewrap {
         }
         let aad = Some(STANDARD.encode(sealed_file::bound_to(self.context.as_bytes())));
         let body = Request { items: vec![DecryptItem { ciphertext: STANDARD.encode(&head.wrapped), aad, version: None }] };
-        let moved = session.client.use_key(&self.id, Using::Rewrap, &body).await;
-        let moved = moved.map_err(|e| Failure::client(e, Some(self.id.as_str())))?.items.into_iter().next().unwrap_or_default();
+        let moved = one(session, &self.id, Using::Rewrap, &body).await?;
         let wrapped = base64_of(text(moved.ciphertext.as_ref())?.as_bytes(), "the server's wrapped key")?.to_vec();
         written(out, |mut to| {
             FileHead { wrapped, ..head }.write(&mut to).map_err(failed)?;
