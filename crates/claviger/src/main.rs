@@ -10,6 +10,7 @@ mod deposit;
 mod editor;
 mod failure;
 mod memory;
+mod new_file;
 mod output;
 mod parse;
 mod random;

@@ -2,10 +2,7 @@
 
 use crate::failure::Failure;
 use serde::Serialize;
-use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
 /// Rows under headings, each column as wide as its widest cell.
 pub(crate) struct Table {
@@ -68,34 +65,6 @@ pub(crate) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
 pub(crate) fn raw(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| Failure::output(&e))
-}
-
-/// Replaces a file by these bytes; see [`replace_with`].
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    replace_with(path, |to| to.write_all(bytes).map_err(|e| not_written(path, &e)))
-}
-
-/// Writes beside the file first (mode 0600), then in its place: a reader never sees half of it, and what stood there stays
-/// until the new file is whole and on the disk.
-pub(crate) fn replace_with<T>(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<T, Failure>) -> Result<T, Failure> {
-    let mut name = path.file_name().ok_or_else(|| Failure::usage(format!("{} is no file", path.display())))?.to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let beside = path.with_file_name(name);
-    let failed = |e: io::Error| not_written(path, &e);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(failed)?;
-    let done = write(&mut file).and_then(|done| {
-        file.sync_all().and_then(|()| std::fs::rename(&beside, path)).map_err(failed)?;
-        Ok(done)
-    });
-    if done.is_err() {
-        // Half a file is no file. One that was there before us is not ours to remove.
-        let _ = std::fs::remove_file(&beside);
-    }
-    done
-}
-
-fn not_written(path: &Path, error: &io::Error) -> Failure {
-    Failure::other(format!("writing {}: {error}", path.display()))
 }
 
 fn text(text: &str) -> Result<(), Failure> {

@@ -27,7 +27,7 @@ pub(crate) struct Create {
     /// Bits of an RSA key.
     #[arg(long, value_name = "BITS")]
     rsa_bits: Option<u16>,
-    /// The template of a tink key, such as AES256_GCM.
+    /// The template of a tink key, such as TINK_AEAD_AES256_GCM.
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
     #[command(flatten)]

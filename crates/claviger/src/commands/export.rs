@@ -6,7 +6,7 @@ use crate::cli::Session;
 use crate::commands::import::bundle::{Bundle, Data, Key, VERSION};
 use crate::commands::ls::all_keys;
 use crate::failure::{Failure, code_of_problem};
-use crate::{ask, output};
+use crate::{ask, new_file, output};
 use age::armor::{ArmoredWriter, Format};
 use age::{Encryptor, Recipient, x25519};
 use clap::Args;
@@ -62,7 +62,7 @@ impl Export {
         let (bundle, left_out) = self.read(session, keys).await?;
         let sealed = seal(&bundle, &recipients, self.armor)?;
         match &self.output {
-            Some(path) => output::replace(path, &sealed)?,
+            Some(path) => new_file::replace(path, &sealed)?,
             None => output::raw(&sealed)?,
         }
         for (id, why) in &left_out {

@@ -2,7 +2,7 @@
 
 use crate::cli::Session;
 use crate::failure::{Code, Failure};
-use crate::{output, parse};
+use crate::{new_file, output, parse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
@@ -71,7 +71,7 @@ impl Get {
         match &self.output {
             Some(path) => {
                 let version = the_one(&secret)?;
-                output::replace(path, version.data.expose())?;
+                new_file::replace(path, version.data.expose())?;
                 if session.json {
                     output::json(&serde_json::json!({ "id": secret.id, "version": version.id, "state": version.state, "output": path }))?;
                 }

@@ -3,8 +3,10 @@
 use crate::command_line::{command, done, finish, json, newest, with_input};
 use crate::{program, server};
 use claviger_testkit::TestServer;
+use rustix::fs::{Mode, OFlags};
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A file's path. Few and short, so they may live as long as the tests.
 fn in_folder(folder: &Path, name: &str) -> &'static str {
@@ -83,7 +85,25 @@ fn openssl_verifies_what_is_signed_and_encrypts_what_is_decrypted() {
     assert!(openssl(folder.path(), &[&["pkeyutl", "-encrypt", "-pubin", "-inkey", "pub"][..], &oaep].concat()));
     let base64 = Command::new("base64").args(["-w0", "sealed"]).current_dir(folder.path()).output().unwrap().stdout;
     let key = json(&server, &["ls", "k/rsa"])["keys"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
-    assert_eq!(with_input(&server, &["decrypt", &key], std::str::from_utf8(&base64).unwrap()), "a message");
+    let bare = std::str::from_utf8(&base64).unwrap();
+    assert_eq!(with_input(&server, &["decrypt", &key], bare), "a message");
+
+    // What is encrypted here names its version; the bare form is tried with those in use, or with the one that is told.
+    let named = with_input(&server, &["encrypt", &key, "--context", "row"], "little");
+    assert_eq!(with_input(&server, &["decrypt", &key, "--context", "row"], &named), "little");
+    let old = newest(&server, &key);
+    done(&server, &["add", &key, "--generate"]);
+    done(&server, &["promote", &key, &newest(&server, &key)]);
+    assert_eq!(with_input(&server, &["decrypt", &key, "--version", &old], bare), "a message");
+    let moved = with_input(&server, &["rewrap", &key], bare);
+    done(&server, &["deactivate", &key, &old]);
+    assert_eq!(with_input(&server, &["decrypt", &key], &moved), "a message");
+    let (code, err) = refused(&server, &["decrypt", &key, "--context", "row"], &named);
+    assert!(code != 0 && err.contains(&format!("version {old} of this key is inactive")), "{err}");
+    let (code, err) = refused(&server, &["encrypt", &key], &"x".repeat(400));
+    assert!(code == 8 && err.contains("at most 318 bytes"), "{err}");
+    done(&server, &["encrypt", &key, "--in", at("message"), "--out", at("wrapped")]);
+    assert_eq!(done(&server, &["decrypt", &key, "--in", at("wrapped")]), "a message");
 }
 
 #[test]
@@ -123,6 +143,98 @@ fn ciphertexts_and_files_of_elsewhere_or_cut_off_are_refused_and_leave_no_file()
     assert_eq!(std::fs::read(at("got")).unwrap(), vec![7; 200_000]);
     let (code, err) = refused(&server, &["decrypt", "k/a", "--context", "row"], &sealed);
     assert!(err.contains(&format!("version {old} of this key is inactive")) && code != 0, "{code} {err}");
+}
+
+#[test]
+fn the_head_of_one_file_does_not_open_the_chunks_of_another() {
+    let (server, folder) = (server(), tempfile::tempdir().unwrap());
+    let at = |name| in_folder(folder.path(), name);
+    done(&server, &["create", "k/a", "--kind", "aes256-gcm"]);
+    for (plain, sealed, byte) in [("plain1", "sealed1", 1), ("plain2", "sealed2", 2)] {
+        std::fs::write(at(plain), vec![byte; 70_000]).unwrap();
+        done(&server, &["encrypt", "k/a", "--in", at(plain), "--out", at(sealed)]);
+    }
+    let files = ["sealed1", "sealed2"].map(|name| std::fs::read(at(name)).unwrap());
+    let head = files[0].len() - 70_000 - 32;
+    for mixed in [[&files[0][..head], &files[1][head..]], [&files[0][..head + 65_552], &files[1][head + 65_552..]]] {
+        std::fs::write(at("mixed"), mixed.concat()).unwrap();
+        let (code, err) = refused(&server, &["decrypt", "k/a", "--in", at("mixed"), "--out", at("got")], "");
+        assert!(code == 1 && err.contains("put together from several"), "{code} {err}");
+    }
+    // In another context the data key does not even come out.
+    let (code, err) = refused(&server, &["decrypt", "k/a", "--context", "c", "--in", at("sealed1"), "--out", at("got")], "");
+    assert!(code == 8 && err.contains("does not authenticate"), "{code} {err}");
+    assert!(!Path::new(at("got")).exists());
+}
+
+#[test]
+fn what_is_asked_for_in_a_file_is_written_there_also_when_the_answer_is_json() {
+    let (server, folder) = (server(), tempfile::tempdir().unwrap());
+    let at = |name| in_folder(folder.path(), name);
+    done(&server, &["create", "k/a", "--kind", "aes256-gcm"]);
+    done(&server, &["create", "k/s", "--kind", "ed25519"]);
+    let sealed = with_input(&server, &["encrypt", "k/a"], "hunter2");
+    for json in [&[][..], &["--json"]] {
+        let out = with_input(&server, &[&["decrypt", "k/a", "--out", at("plain")], json].concat(), &sealed);
+        assert_eq!((out.as_str(), std::fs::read_to_string(at("plain")).unwrap().as_str()), ("", "hunter2"));
+        let out = with_input(&server, &[&["rewrap", "k/a", "--out", at("moved")], json].concat(), &sealed);
+        assert_eq!(out, "");
+        assert_eq!(done(&server, &["decrypt", "k/a", "--in", at("moved")]), "hunter2");
+        let out = with_input(&server, &[&["sign", "k/s", "--out", at("sig")], json].concat(), "m");
+        assert_eq!((out.as_str(), std::fs::read(at("sig")).unwrap().len()), ("", 64));
+        for name in ["plain", "moved", "sig"] {
+            std::fs::remove_file(at(name)).unwrap();
+        }
+    }
+    let (code, err) = refused(&server, &["decrypt", "k/a", "--out", "/dev/full"], &sealed);
+    assert!(code == 1 && err.contains("writing /dev/full: "), "{code} {err}");
+}
+
+#[test]
+fn a_command_that_is_killed_leaves_no_half_of_a_plaintext() {
+    let (server, folder) = (server(), tempfile::tempdir().unwrap());
+    let nameless = rustix::fs::open(folder.path(), OFlags::TMPFILE | OFlags::WRONLY, Mode::RUSR);
+    if nameless.is_err() {
+        return eprintln!("this file system has no files without a name");
+    }
+    let at = |name| in_folder(folder.path(), name);
+    done(&server, &["create", "k/a", "--kind", "aes256-gcm"]);
+    std::fs::write(at("plain"), vec![7; 1_000_000]).unwrap();
+    done(&server, &["encrypt", "k/a", "--in", at("plain"), "--out", at("sealed")]);
+    let sealed = std::fs::read(at("sealed")).unwrap();
+    let mut decrypt = command(&server, &["decrypt", "k/a", "--out", at("got")]);
+    let mut child = decrypt.stdin(Stdio::piped()).spawn().unwrap();
+    // All but the last bytes: a pipe holds 64 KiB, so most of it has been read and written by then.
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&sealed[..900_000]).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["plain", "sealed"]);
+}
+
+#[test]
+fn a_keyset_that_was_made_elsewhere_comes_in_for_its_template() {
+    let (server, folder) = (server(), tempfile::tempdir().unwrap());
+    let at = |name| in_folder(folder.path(), name);
+    let template = |name| ["--template", name];
+    let new = ["create", "t/there", "--kind", "tink", "--exportable"];
+    done(&server, &[&new[..], &template("TINK_AEAD_AES128_GCM")].concat());
+    let sealed = with_input(&server, &["encrypt", "t/there"], "hunter2");
+    done(&server, &["export-key", "t/there", "--out", at("keyset")]);
+    std::fs::write(at("published"), done(&server, &["import-key", "show"])).unwrap();
+    done(
+        &server,
+        &["import-key", "wrap", "t/here", "--kind", "tink", "--to", at("published"), "--in", at("keyset"), "--out", at("wrapped")],
+    );
+    let send = |name| [&["import-key", "send", "t/here", "--create", "tink", "--in", at("wrapped")][..], &template(name)].concat();
+    let (code, err) = refused(&server, &send("TINK_AEAD_AES256_GCM"), "");
+    assert!(code == 8 && err.contains("as the template makes it"), "{code} {err}");
+    done(&server, &send("TINK_AEAD_AES128_GCM"));
+    assert_eq!(with_input(&server, &["decrypt", "t/here"], &sealed), "hunter2");
+    let (code, err) = refused(&server, &["import-key", "send", "t/here", "--in", at("wrapped")], "");
+    assert!(code == 8 && err.contains("brought in before"), "{code} {err}");
 }
 
 #[test]

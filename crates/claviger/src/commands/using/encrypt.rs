@@ -1,6 +1,6 @@
 //! `claviger encrypt`: with a key that nobody sees.
 
-use super::{Batch, Input, aad, base64_of, one, print, text, written};
+use super::{Batch, Input, aad, base64_of, halt, one, print, text, written};
 use crate::cli::Session;
 use crate::failure::Failure;
 use crate::{output, parse};
@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use claviger_client::Using;
-use claviger_crypto::sealed_file::{self, FileError, FileHead};
+use claviger_crypto::sealed_file::{self, FileHead};
 use claviger_domain::{KeyId, SecretBytes};
 use claviger_wire::native::{DataKeyItem, Encrypt as Request, EncryptItem, MakeDataKeys};
 use std::path::PathBuf;
@@ -56,20 +56,13 @@ impl Encrypt {
         let data_key = SecretBytes::new(std::mem::take(&mut *plain));
         let head = FileHead { key: self.id.clone(), wrapped };
         let bytes = written(out, |mut to| {
-            head.write(&mut to).map_err(failed)?;
-            sealed_file::encrypt(&data_key, &mut from, &mut to).map_err(failed)
+            head.write(&mut to).map_err(halt)?;
+            sealed_file::encrypt(&data_key, &mut from, &mut to).map_err(halt)
         })?;
         if session.json {
             // Standard output may be the file.
             eprintln!("{}", serde_json::json!({ "bytes": bytes, "version": item.version }));
         }
         Ok(0)
-    }
-}
-
-pub(super) fn failed(error: FileError) -> Failure {
-    match &error {
-        FileError::Write(why) => Failure::output(why),
-        _ => Failure::other(error.to_string()),
     }
 }

@@ -3,6 +3,7 @@
 use super::{base64_of, written};
 use crate::cli::Session;
 use crate::failure::Failure;
+use crate::new_file::Halt;
 use crate::parse;
 use clap::Args;
 use claviger_domain::{KeyId, VersionId};
@@ -28,7 +29,7 @@ impl ExportKey {
         let Self { id, version, out } = self;
         let exported = session.client.export_key(&id, version).await.map_err(|e| Failure::client(e, Some(id.as_str())))?;
         let material = base64_of(exported.material.as_bytes(), "the server's material")?;
-        written(&out, |to| to.write_all(&material).map_err(|e| Failure::output(&e)))?;
+        written(&out, |to| to.write_all(&material).map_err(Halt::Writing))?;
         // Standard output may be the material.
         match session.json {
             true => eprintln!("{}", serde_json::json!({ "id": exported.id, "kind": exported.kind, "version": exported.version })),

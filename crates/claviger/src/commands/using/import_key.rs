@@ -5,6 +5,7 @@ use crate::ask::read_all;
 use crate::cli::Session;
 use crate::commands::states::show_change;
 use crate::failure::{Code, Failure};
+use crate::new_file::Halt;
 use crate::{output, parse};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -89,6 +90,12 @@ pub(crate) struct Send {
     /// Bits of a new RSA key.
     #[arg(long, value_name = "BITS", requires = "create")]
     rsa_bits: Option<u16>,
+    /// The template of a new tink key.
+    #[arg(long, value_name = "NAME", requires = "create")]
+    template: Option<String>,
+    /// The new aes256-gcm key gives equal ciphertexts for equal plaintexts in one context.
+    #[arg(long, requires = "create")]
+    convergent: bool,
     /// Make the added version the primary one in the same change.
     #[arg(long, conflicts_with = "create")]
     promote: bool,
@@ -106,7 +113,7 @@ impl Offline {
         let material = SecretBytes::new(std::mem::take(&mut *file(&from)?));
         let target = ImportTarget { id: &id, kind, exportable };
         let wrapped = wrap_for_import(&published.statement, &target, &material).map_err(|e| Failure::usage(e.to_string()))?;
-        written(&out, |file| file.write_all(&wrapped).map_err(|e| Failure::output(&e)))?;
+        written(&out, |file| file.write_all(&wrapped).map_err(Halt::Writing))?;
         if json {
             output::json(&serde_json::json!({ "id": id.as_str(), "kind": kind.name(), "barrier_version": published.barrier_version }))?;
         }
@@ -129,7 +136,7 @@ impl Online {
 
 impl Send {
     async fn run(self, session: &Session) -> Result<u8, Failure> {
-        let Self { id, from, create, exportable, rsa_bits, promote } = self;
+        let Self { id, from, create, exportable, rsa_bits, template, convergent, promote } = self;
         let wrapped = file(&from)?;
         let failed = |e| Failure::client(e, Some(id.as_str()));
         let Some(kind) = create else {
@@ -137,7 +144,7 @@ impl Send {
             let version = changed.version.clone().unwrap_or_default();
             return show_change(session, &changed, &format!("{id}: imported version {version}"));
         };
-        let policy = KeyPolicy { exportable, rsa_bits, ..KeyPolicy::default() };
+        let policy = KeyPolicy { exportable, rsa_bits, template, convergent, ..KeyPolicy::default() };
         let request: CreateKey = serde_json::from_value(serde_json::json!({
             "id": id.as_str(), "kind": kind.name(), "policy": policy, "wrapped": STANDARD.encode(&*wrapped),
         }))

@@ -14,12 +14,13 @@ pub(crate) mod verify;
 use crate::ask::read_all;
 use crate::cli::Session;
 use crate::failure::{Code, Failure};
+use crate::new_file::{self, Halt};
 use crate::output;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use claviger_client::Using;
-use claviger_crypto::sealed_file::MAGIC;
+use claviger_crypto::sealed_file::{FileError, MAGIC};
 use claviger_domain::{KeyId, VersionId};
 use claviger_wire::native::{DecryptItem, ItemError, ResultItem, UseAnswer};
 use serde::Serialize;
@@ -188,14 +189,44 @@ fn text(member: Option<&String>) -> Result<&str, Failure> {
     member.map(String::as_str).ok_or_else(|| Failure::other("the server's answer has not what was asked for"))
 }
 
-/// Runs `write` on standard output for `-`, or on a new file that takes the named one's place when all is written.
-fn written<T>(to: &Path, write: impl FnOnce(&mut dyn Write) -> Result<T, Failure>) -> Result<T, Failure> {
-    if to == Path::new("-") {
-        let mut out = io::stdout().lock();
-        let done = write(&mut out)?;
-        return out.flush().map(|()| done).map_err(|e| Failure::output(&e));
+/// The result of the only item; one that was refused is the whole answer's failure.
+fn only(answer: &UseAnswer) -> Result<&ResultItem, Failure> {
+    answer.items.first().ok_or_else(|| Failure::other("the server's answer has not what was asked for"))
+}
+
+/// Writes what came of the one item into a file. What JSON tells is told on standard error: standard output may be the file.
+fn put(session: &Session, answer: &UseAnswer, out: &Path, bytes: &[u8]) -> Result<u8, Failure> {
+    written(out, |to| to.write_all(bytes).map_err(Halt::Writing))?;
+    if session.json {
+        let version = answer.items.first().and_then(|item| item.version.as_ref());
+        eprintln!("{}", serde_json::json!({ "bytes": bytes.len(), "version": version }));
     }
-    output::replace_with(to, write)
+    Ok(0)
+}
+
+/// Runs `write` on standard output for `-`, or on a file that takes the named one's place when all is written.
+fn written<T>(to: &Path, write: impl FnOnce(&mut dyn Write) -> Result<T, Halt>) -> Result<T, Failure> {
+    if to != Path::new("-") {
+        return new_file::replace_with(to, write);
+    }
+    let mut out = io::stdout().lock();
+    let done = write(&mut out).and_then(|done| out.flush().map(|()| done).map_err(Halt::Writing));
+    done.map_err(|halt| match halt {
+        Halt::Writing(error) => Failure::output(&error),
+        Halt::Failed(failure) => failure,
+    })
+}
+
+fn of_file(error: FileError) -> Failure {
+    Failure::other(error.to_string())
+}
+
+/// Why a file was not encrypted or decrypted to its end.
+fn halt(error: FileError) -> Halt {
+    match error {
+        FileError::Write(why) => Halt::Writing(why),
+        other => Halt::Failed(of_file(other)),
+    }
 }
 
 #[cfg(test)]
@@ -214,21 +245,5 @@ mod tests {
         };
         assert_eq!(items(true), ["a", "", "b"]);
         assert_eq!(items(false), ["a\r\n\nb\n"]);
-    }
-
-    #[test]
-    fn what_fails_leaves_no_file_and_the_old_one_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("out");
-        std::fs::write(&path, "old").unwrap();
-        let failed = written(&path, |to| {
-            to.write_all(b"half").unwrap();
-            Err::<(), _>(Failure::other("no"))
-        });
-        assert!(failed.is_err());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        written(&path, |to| to.write_all(b"new").map_err(|e| Failure::output(&e))).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
     }
 }

@@ -1,6 +1,6 @@
 //! `claviger sign`: with a key that nobody sees.
 
-use super::{Batch, Input, base64_of, print, text, written};
+use super::{Batch, Input, base64_of, only, print, put, text};
 use crate::cli::Session;
 use crate::failure::{Code, Failure};
 use crate::{output, parse};
@@ -58,16 +58,11 @@ impl Sign {
             Request { items, hash, padding, form }
         };
         let answer = batch.ask(items, size, body).await?;
-        print(session, &answer, |item| {
-            let signature = text(item.signature.as_ref())?;
-            match &out {
-                Some(out) => {
-                    let bytes = base64_of(signature.as_bytes(), "the server's signature")?;
-                    written(out, |to| to.write_all(&bytes).map_err(|e| Failure::output(&e)))
-                }
-                None => output::line(signature),
-            }
-        })
+        if let Some(out) = &out {
+            let signature = base64_of(text(only(&answer)?.signature.as_ref())?.as_bytes(), "the server's signature")?;
+            return put(session, &answer, out, &signature);
+        }
+        print(session, &answer, |item| output::line(text(item.signature.as_ref())?))
     }
 }
 
