@@ -54,7 +54,8 @@ pub fn tink_keyset(bytes: &[u8]) {
 
 /// What a used key encrypts: the clear part joins to the same bytes.
 pub fn ciphertext(bytes: &[u8]) {
-    crate::uses::fuzz_ciphertext(bytes);
+    let id = claviger_domain::KeyId::parse("fuzz").expect("an id");
+    crate::uses::fuzz_ciphertext(&claviger_domain::KeyRef { id, incarnation: claviger_domain::Incarnation(7) }, bytes);
 }
 
 /// Wrapped material that nobody wrapped.

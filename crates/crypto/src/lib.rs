@@ -88,6 +88,6 @@ pub use ring::KeyRing;
 pub use root::{RootError, RootOfTrust};
 pub use rows::Tombstone;
 pub use uses::{
-    CiphertextHead, Form, Hash, ImportError, ImportKey, ImportTarget, Jwk, Message, Padding, PublicKey, Scheme, UseError, UseKey,
-    wrap_for_import,
+    Form, Hash, ImportError, ImportKey, ImportTarget, Jwk, Message, Padding, PublicKey, Scheme, UseError, UseKey, incarnation_named,
+    version_named, version_of_import, wrap_for_import,
 };

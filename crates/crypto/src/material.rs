@@ -106,11 +106,10 @@ pub fn check_imported(kind: KeyKind, policy: &KeyPolicy, material: &SecretBytes)
             if policy.rsa_bits.map(usize::from) == Some(bits) { Ok(()) } else { Err(refused(why)) }
         }
         KeyKind::Tink => {
-            let why = "expected a keyset of one key, of the kind that the template makes, in Tink's binary form";
+            let why = "expected a keyset of one enabled key as the template makes it, with its parameters, in Tink's binary form";
             let keyset = Keyset::parse(bytes).map_err(|_| refused(why))?;
             let template = policy.template.as_deref().and_then(Template::by_name).ok_or(MaterialError::NoTemplate)?;
-            let fits = keyset.keys().len() == 1 && keyset.family() == Some(template.family());
-            if fits { Ok(()) } else { Err(refused(why)) }
+            if template.could_have_made(&keyset) && crate::uses::is_usable_keyset(material) { Ok(()) } else { Err(refused(why)) }
         }
         other => Err(MaterialError::NotOffered(other)),
     }
@@ -136,6 +135,35 @@ mod tests {
         assert!(check_imported(KeyKind::Rsa, &longer, &rsa).is_err());
         assert_eq!(generate(KeyKind::Secret, &policy).unwrap_err(), MaterialError::NotOffered(KeyKind::Secret));
         assert_ne!(generate(KeyKind::Hmac, &policy).unwrap().expose(), generate(KeyKind::Hmac, &policy).unwrap().expose());
+    }
+
+    #[test]
+    fn a_keyset_from_elsewhere_is_what_its_template_says() {
+        let policy = |template: Template| KeyPolicy { template: Some(template.name().into()), ..KeyPolicy::default() };
+        for made in Template::ALL {
+            let material = generate(KeyKind::Tink, &policy(made)).unwrap();
+            for template in Template::ALL {
+                let taken = check_imported(KeyKind::Tink, &policy(template), &material).is_ok();
+                assert_eq!(taken, template == made, "{made:?} as {template:?}");
+            }
+        }
+        // A key whose template would have a longer tag, a public key alone, and one that is disabled.
+        let mac = generate(KeyKind::Tink, &policy(Template::MacHmacSha512)).unwrap();
+        let at = mac.expose().windows(4).position(|part| part == [8, 4, 16, 32]).unwrap();
+        let mut short_tag = mac.expose().to_vec();
+        short_tag[at + 3] = 10;
+        let signing = generate(KeyKind::Tink, &policy(Template::DsigEd25519)).unwrap();
+        let public = Keyset::parse(signing.expose()).unwrap().public().unwrap().encode();
+        let mut disabled = signing.expose().to_vec();
+        let status = disabled.windows(3).position(|part| part == [16, 1, 24]).unwrap();
+        disabled[status + 1] = 2;
+        for (template, material) in
+            [(Template::MacHmacSha512, &short_tag[..]), (Template::DsigEd25519, public.expose()), (Template::DsigEd25519, &disabled)]
+        {
+            assert!(Keyset::parse(material).is_ok());
+            let refused = check_imported(KeyKind::Tink, &policy(template), &SecretBytes::new(material.to_vec()));
+            assert!(matches!(refused, Err(MaterialError::NotOfKind { .. })), "{template:?}");
+        }
     }
 
     #[test]

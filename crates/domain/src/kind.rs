@@ -21,7 +21,7 @@ pub enum KeyKind {
     EcdsaP384,
     /// Signs with Ed25519 (RFC 8032).
     Ed25519,
-    /// Signs with RSA, and decrypts what was encrypted to its public key.
+    /// Signs with RSA; encrypts little, and decrypts also what others encrypted to its public key.
     Rsa,
 }
 
@@ -91,8 +91,7 @@ impl KeyKind {
         match (capability, self) {
             (List | Write | Admin | Create, _) | (_, Self::Tink) => true,
             (Read, kind) => kind.is_read(),
-            (Encrypt, kind) => kind == Self::Aes256Gcm,
-            (Decrypt, kind) => matches!(kind, Self::Aes256Gcm | Self::Rsa),
+            (Encrypt | Decrypt, kind) => matches!(kind, Self::Aes256Gcm | Self::Rsa),
             (Sign | Verify, kind) => kind == Self::Hmac || kind.is_asymmetric(),
         }
     }

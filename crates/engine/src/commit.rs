@@ -344,8 +344,8 @@ fn apply_to(tables: &mut crate::memory::Tables, apply: Apply, revision: Revision
             let id = tombstone.key.id.clone();
             let before = good(tables, &id);
             // Of a record that cannot be read the tombstone knows who read it by a prefix.
-            let as_told =
-                tables.keys.contains_key(&id).then(|| KeyState { acl: tombstone.acl.clone(), separate_duties: false, etag: (0, 0) });
+            let state = || KeyState { acl: tombstone.acl.clone(), separate_duties: false, is_read: false, etag: (0, 0) };
+            let as_told = tables.keys.contains_key(&id).then(state);
             tables.remove(&id);
             let known = tables.graves.get(&id).map(|g| g.born).or(before.as_ref().map(|b| b.born));
             let grave = Grave { tombstone: *tombstone, revision, born: known.unwrap_or_default() };

@@ -64,6 +64,8 @@ pub struct KeyState {
     pub acl: Acl,
     /// Whether managing and using are different people's.
     pub separate_duties: bool,
+    /// Whether its data is read, and not used inside.
+    pub is_read: bool,
     /// Its incarnation and generation.
     pub etag: (u64, u64),
 }
@@ -82,14 +84,14 @@ pub enum Told {
         /// The action's name.
         what: &'static str,
     },
-    /// A key that he could read is gone.
+    /// A key that he could read or use is gone.
     Deleted {
         /// The key.
         id: KeyId,
         /// When.
         revision: Revision,
     },
-    /// He can no longer read this key.
+    /// He can no longer read this key, or no longer use it at all.
     Revoked {
         /// The key.
         id: KeyId,
@@ -126,7 +128,8 @@ impl Event {
 
 impl KeyState {
     pub(crate) fn of(meta: &KeyMeta) -> Self {
-        Self { acl: meta.acl.clone(), separate_duties: meta.separate_duties, etag: (meta.incarnation.0, meta.generation.0) }
+        let KeyMeta { acl, separate_duties, kind, incarnation, generation, .. } = meta;
+        Self { acl: acl.clone(), separate_duties: *separate_duties, is_read: kind.is_read(), etag: (incarnation.0, generation.0) }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::memory::{Entry, SealedVersion, Tables};
 use crate::overlay::Ahead;
 use crate::start::Engine;
 use crate::{ApprovalProblem, Conflict, Error, Note, Refusal, Surface};
-use claviger_crypto::{Tombstone, add, negate, random};
+use claviger_crypto::{Tombstone, add, negate, random, version_of_import};
 use claviger_domain::audit::{Action, Outcome, Record, RightsChange, Subject};
 use claviger_domain::{
     Acl, Approving, Caller, Capabilities, Capability, Created, Deed, Generation, Grant, Incarnation, KeyId, KeyKind, KeyMeta, KeyPolicy,
@@ -79,6 +79,14 @@ impl Material {
     /// What a change that brings it is called: what comes from outside is told from what was made inside.
     fn action(&self, otherwise: Action) -> Action {
         if matches!(self, Self::Wrapped(_)) { Action::Import } else { otherwise }
+    }
+
+    /// The id of the version that it becomes.
+    fn version_id(&self) -> VersionId {
+        match self {
+            Self::Wrapped(wrapped) => version_of_import(wrapped),
+            Self::Given(_) | Self::Generated => new_version_id(),
+        }
     }
 }
 
@@ -470,7 +478,7 @@ impl Engine {
             claviger_domain::check_rights_change(caller, &own, &acl)?;
         }
         let now = self.now();
-        let version = new_version_id();
+        let version = new.first.material.version_id();
         let first = Version { id: version, state: VersionState::Primary, created: now, expires: new.first.expires };
         let meta = KeyMeta {
             id: new.id.clone(),
@@ -520,7 +528,11 @@ impl Engine {
                 let rule = format!("a key has at most {most} versions that are not destroyed; destroy old ones, or raise `max_versions`");
                 return Err(Error::invalid("versions", rule));
             }
-            let version = new_version_id();
+            let version = new.material.version_id();
+            if let (Material::Wrapped(_), Some(known)) = (&new.material, entry.meta.versions.find(version)) {
+                let rule = format!("was brought in before: it is version {version} of this key, which is {}", known.state.name());
+                return Err(Error::invalid("wrapped", rule));
+            }
             let added =
                 entry.meta.versions.forget_destroyed(DESTROYED, entry.meta.policy.min_version).add(version, self.now(), new.expires)?;
             let versions = if promote { added.apply(version, Transition::Promote)? } else { added };

@@ -5,6 +5,7 @@
 //!   commit behind, is told what he would have been told at once.
 //! - What a change of a prefix's rights took from him is told, also of keys that are gone by now. Of keys that were made
 //!   after it nothing is told, and to those whose rights it leaves as they were, nothing at all.
+//! - Who could read a key, or use one of a kind that is used, is told when that is taken from him: [`relies`].
 //! - Where many keys are concerned, memory is held for [`STEP`] of them at a time.
 
 use crate::feed::{Event, KeyState, Subject, Told, WatchScope};
@@ -56,7 +57,7 @@ enum Part {
     Done,
 }
 
-/// A key that he cannot read, looked at after a gap.
+/// A key that he can neither read nor use, looked at after a gap.
 enum Lost {
     /// It was deleted in it.
     Deleted(Told),
@@ -140,8 +141,8 @@ impl Engine {
     fn revoked_by(&self, caller: &Caller, scope: &WatchScope, change: &mut Telling) -> Vec<Told> {
         let About::Change(event) = &change.about else { return Vec::new() };
         let mut told = self.tell_change(caller, scope, event, &mut change.place);
-        let can_read = |id: &KeyId, t: &Tables| t.find(id.as_str()).is_ok_and(|e| t.permits(caller, e).contains(Capability::Read));
-        told.retain(|told| matches!(told, Told::Revoked { id, .. } if !self.memory.read(|t| can_read(id, t))));
+        let can = |id: &KeyId, t: &Tables| t.find(id.as_str()).is_ok_and(|e| relies(e.meta.kind.is_read(), t.permits(caller, e)));
+        told.retain(|told| matches!(told, Told::Revoked { id, .. } if !self.memory.read(|t| can(id, t))));
         told
     }
 
@@ -196,17 +197,23 @@ impl Engine {
         Ok(told)
     }
 
-    /// Whether one of a key's earlier lists, in force during the gap, let him read. Grants on prefixes have no past.
+    /// Whether one of a key's earlier lists, in force during the gap, let him read or use it. Grants on prefixes have no past.
     async fn revoked_in_gap(&self, caller: &Caller, key: &KeyRef, is_new: impl Fn(Revision) -> bool) -> Result<Option<Told>, Error> {
         let rows = self.store.history(key, claviger_ports::HISTORY_LIMIT).await?;
         let ring = self.ring();
-        let could_read = |row| {
+        let could = |row| {
             let meta = ring.open_key(row).ok()?;
-            Some(permits_by(caller, &meta.acl, meta.separate_duties, []).contains(Capability::Read))
+            Some(relies(meta.kind.is_read(), permits_by(caller, &meta.acl, meta.separate_duties, [])))
         };
-        let replaced = rows.iter().filter(|(_, replaced)| is_new(*replaced)).find(|(row, _)| could_read(row) == Some(true));
+        let replaced = rows.iter().filter(|(_, replaced)| is_new(*replaced)).find(|(row, _)| could(row) == Some(true));
         Ok(replaced.map(|(_, revision)| Told::Revoked { id: key.id.clone(), revision: *revision }))
     }
+}
+
+/// Whether someone with these rights has something of a key that can be taken from him: its data where that is read, or the use of
+/// it. What of a deleted key is known does not say which; there, either counts.
+fn relies(is_read: bool, rights: Capabilities) -> bool {
+    if is_read { rights.contains(Capability::Read) } else { !rights.intersection(Capabilities::USE).is_empty() }
 }
 
 /// What a key's change is to `caller`.
@@ -220,10 +227,10 @@ fn of_key(
 ) -> Option<Told> {
     let rights = |state: &KeyState| permits_by(caller, &state.acl, state.separate_duties, grants.iter().map(|g| &**g));
     let (id, revision) = (id.clone(), event.revision);
-    let could = before.is_some_and(|state| rights(state).contains(Capability::Read));
+    let could = before.is_some_and(|state| relies(state.is_read, rights(state)));
     match after.map(|state| (state, rights(state))) {
         None => could.then_some(Told::Deleted { id, revision }),
-        Some((_, rights)) if could && !rights.contains(Capability::Read) => Some(Told::Revoked { id, revision }),
+        Some((state, rights)) if could && !relies(state.is_read, rights) => Some(Told::Revoked { id, revision }),
         Some((_, rights)) if rights.is_empty() => None,
         Some((state, _)) => Some(Told::Changed { id, revision, etag: state.etag, what: event.what }),
     }
@@ -254,8 +261,9 @@ impl PrefixChange<'_> {
         let can = entry.map_or(Capabilities::NONE, |e| tables.permits(self.caller, e));
         let key = entry.filter(|e| e.born <= revision);
         let could = key.map_or(Capabilities::NONE, |e| self.could(e, tables));
-        let could_read = could.contains(Capability::Read) || self.could_read_the_deleted(id, tables);
-        if could_read && !can.contains(Capability::Read) {
+        let is_read = key.is_some_and(|e| e.meta.kind.is_read());
+        let relied = relies(is_read, could) || self.relied_on_the_deleted(id, tables);
+        if relied && !relies(entry.is_some_and(|e| e.meta.kind.is_read()), can) {
             return Some(Told::Revoked { id: id.clone(), revision });
         }
         let gained = !can.minus(could).is_empty();
@@ -269,10 +277,10 @@ impl PrefixChange<'_> {
     }
 
     /// Of a key that was there at the time and has been deleted since, its tombstone knows the list.
-    fn could_read_the_deleted(&self, id: &KeyId, tables: &Tables) -> bool {
+    fn relied_on_the_deleted(&self, id: &KeyId, tables: &Tables) -> bool {
         let was_there = |born: Revision, deleted: Revision| born <= self.event.revision && self.event.revision < deleted;
         let grave = tables.graves.get(id).filter(|g| was_there(g.born, g.revision));
-        grave.is_some_and(|g| permits_by(self.caller, &g.tombstone.acl, false, self.grants_before(id, tables)).contains(Capability::Read))
+        grave.is_some_and(|g| relies(false, permits_by(self.caller, &g.tombstone.acl, false, self.grants_before(id, tables))))
     }
 
     fn grants_before<'t>(&'t self, id: &'t KeyId, tables: &'t Tables) -> impl Iterator<Item = &'t PrefixGrant> {
@@ -287,7 +295,7 @@ fn lost_in_gap(id: &KeyId, tables: &Tables, caller: &Caller, is_new: impl Fn(Rev
         return None;
     }
     let entry = tables.find(id.as_str()).ok();
-    if entry.is_some_and(|e| tables.permits(caller, e).contains(Capability::Read)) {
+    if entry.is_some_and(|e| relies(e.meta.kind.is_read(), tables.permits(caller, e))) {
         return None;
     }
     let grave = tables.graves.get(id).filter(|g| is_new(g.revision) && g.tombstone.acl.reaching(caller).next().is_some());

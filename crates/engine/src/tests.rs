@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Keeps one line per record, or refuses them all.
 #[derive(Default)]
 struct Log {
+    /// Those that the last record names.
+    versions: Mutex<Vec<VersionId>>,
     lines: Mutex<Vec<String>>,
     broken: AtomicBool,
     short: AtomicBool,
@@ -34,6 +36,7 @@ impl AuditSink for Log {
         let keys: Vec<_> = r.subjects.iter().map(|s| s.key).collect();
         let who = r.caller.map_or("-", Caller::name);
         let by = r.allowed_by.map(|by| format!(" by {by}")).unwrap_or_default();
+        *self.versions.lock() = r.subjects.iter().flat_map(|s| s.versions.to_vec()).collect();
         self.lines.lock().push(format!("{who} {} {} {}{by}", r.action.name(), keys.join(","), r.outcome.name()));
         Box::pin(async { Ok(()) })
     }

@@ -16,9 +16,11 @@ use crate::approvals::Cleared;
 use crate::keys::{choose, permitted};
 use crate::start::Engine;
 use crate::{Entry, Error, Note, Refusal, Surface};
-use claviger_crypto::{CiphertextHead, Hash, ImportKey, KeyRing, Message, PublicKey, Scheme, UseError, UseKey};
+use claviger_crypto::{Hash, ImportKey, KeyRing, Message, PublicKey, Scheme, UseError, UseKey, incarnation_named, version_named};
 use claviger_domain::audit::{Action, Outcome, Record, Subject};
-use claviger_domain::{Caller, Deed, KeyKind, KeyMeta, Permit, SecretBytes, Select, Unusable, Version, VersionId, VersionState, cap};
+use claviger_domain::{
+    Caller, Deed, KeyId, KeyKind, KeyMeta, Permit, SecretBytes, Select, Unusable, Version, VersionId, VersionState, cap,
+};
 use claviger_ports::Sealed;
 use std::sync::Arc;
 
@@ -27,6 +29,9 @@ const TRIED: usize = 16;
 
 /// Things done in one go; then others get their turn.
 const STRETCH: usize = 16;
+
+/// What is said of a ciphertext of a deleted key.
+const DELETED: &str = "this was encrypted with an earlier key of this name, which was deleted: without a backup it is lost";
 
 /// Who uses which key, through which surface.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +58,7 @@ pub struct Cipher {
     pub sealed: Vec<u8>,
     /// What it is bound to.
     pub aad: Vec<u8>,
-    /// The version, for kinds whose ciphertexts do not name it.
+    /// The version, where the ciphertext does not name it.
     pub version: Option<VersionId>,
 }
 
@@ -88,6 +93,8 @@ pub struct DataKey {
 pub struct Done<T> {
     /// The version.
     pub version: VersionId,
+    /// The version before, where one was replaced by rewrapping.
+    pub before: Option<VersionId>,
     /// The result.
     pub value: T,
 }
@@ -211,7 +218,7 @@ impl Engine {
         let rewrap = |permit: &Permit<cap::Encrypt>, keys: &[Arc<UseKey>], item: &Cipher| {
             let Some((new, old)) = keys.split_first() else { return Err(Error::Internal("no version was opened".into())) };
             let done = first(old, |old| new.rewrap(permit, old, &item.sealed, &item.aad))?;
-            Ok(Done { version: new.version(), ..done })
+            Ok(Done { version: new.version(), before: Some(done.version), ..done })
         };
         self.each(task, using, Action::Rewrap, items, both, rewrap).await
     }
@@ -259,11 +266,11 @@ impl Engine {
         let verify = |permit: &Permit<C>, keys: &[Arc<UseKey>], item: &Proof| {
             for key in keys {
                 if key.verify(permit, scheme, item.document.message(), &item.proof).map_err(item_error)? {
-                    return Ok(Done { version: key.version(), value: Check { holds_for: Some(key.version()) } });
+                    return Ok(Done { version: key.version(), before: None, value: Check { holds_for: Some(key.version()) } });
                 }
             }
             let version = keys.first().map(|key| key.version()).ok_or_else(|| Error::Internal("no version was opened".into()))?;
-            Ok(Done { version, value: Check { holds_for: None } })
+            Ok(Done { version, before: None, value: Check { holds_for: None } })
         };
         self.each(task, using, Action::Verify, items, candidates, verify).await
     }
@@ -431,15 +438,20 @@ impl Engine {
 
     /// The versions that may have made a ciphertext.
     fn maker(&self, meta: &KeyMeta, item: &Cipher) -> Result<Vec<VersionId>, Error> {
-        if meta.kind != KeyKind::Aes256Gcm {
-            return self.candidates(meta, item.version);
+        match version_named(&meta.key_ref(), meta.kind, &meta.policy, &item.sealed) {
+            Ok(Some(named)) if item.version.is_some_and(|asked| asked != named) => Err(item_error(UseError::OtherVersion)),
+            Ok(Some(named)) => Ok(vec![meta.usable(named, self.now())?.id]),
+            Ok(None) => self.candidates(meta, item.version),
+            Err(UseError::OtherIncarnation) if self.was_deleted(&meta.id, &item.sealed) => Err(Error::invalid("ciphertext", DELETED)),
+            Err(other) => Err(item_error(other)),
         }
-        let (head, _) = CiphertextHead::split(&item.sealed).map_err(item_error)?;
-        let named = head.version_of(&meta.key_ref()).map_err(item_error)?;
-        if item.version.is_some_and(|asked| asked != named) {
-            return Err(item_error(UseError::OtherVersion));
-        }
-        Ok(vec![meta.usable(named, self.now())?.id])
+    }
+
+    /// Whether a ciphertext names the last key of this id that was deleted here. Who has such a ciphertext knows that there was one: its
+    /// incarnation is a random number of 64 bits. What is said of all others does not depend on what was deleted.
+    fn was_deleted(&self, id: &KeyId, sealed: &[u8]) -> bool {
+        let named = incarnation_named(id, sealed);
+        named.is_some() && self.memory.read(|t| t.graves.get(id).map(|grave| grave.tombstone.key.incarnation)) == named
     }
 
     /// The versions to try: the one asked for, or the primary one and then the active ones, newest first.
@@ -511,8 +523,10 @@ impl<C: cap::Kind> Task<'_, C> {
             return Err(why.into());
         }
         let done = work(&self.permit, &keys, item)?;
-        if !self.used.contains(&done.version) {
-            self.used.push(done.version);
+        for version in done.before.into_iter().chain([done.version]) {
+            if !self.used.contains(&version) {
+                self.used.push(version);
+            }
         }
         Ok(done)
     }
@@ -548,7 +562,7 @@ fn first<T>(keys: &[Arc<UseKey>], work: impl Fn(&UseKey) -> Result<T, UseError>)
     let mut last = Error::Internal("no version was opened".into());
     for key in keys {
         match work(key) {
-            Ok(value) => return Ok(Done { version: key.version(), value }),
+            Ok(value) => return Ok(Done { version: key.version(), before: None, value }),
             Err(error) => last = item_error(error),
         }
     }
@@ -570,14 +584,15 @@ fn item_error(error: UseError) -> Error {
     let field = match &error {
         UseError::Kind { .. } => "kind",
         UseError::Truncated
-        | UseError::Format(_)
+        | UseError::Format
+        | UseError::RsaLength { .. }
         | UseError::OtherKey
         | UseError::OtherIncarnation
         | UseError::OtherVersion
         | UseError::NotAuthentic
         | UseError::NotForThisKey => "ciphertext",
         UseError::NoContext => "aad",
-        UseError::TooLong => "plaintext",
+        UseError::TooLong | UseError::RsaTooLong(_) => "plaintext",
         UseError::Scheme(_) => "scheme",
         UseError::Digest { .. } => "digest",
         UseError::Tink(_) | UseError::WrongPermit | UseError::Material => return Error::Internal(error.to_string()),

@@ -134,6 +134,28 @@ impl Template {
         Keyset::new(id, vec![Key { type_url: type_url.to_owned(), value, material, status: Status::Enabled, id, prefix }])
     }
 
+    /// Whether a keyset's one key is of this template's kind and length, with its parameters. What stands before what the key makes
+    /// may differ.
+    #[must_use]
+    pub fn could_have_made(self, keyset: &Keyset) -> bool {
+        let ([key], Ok((type_url, material, like))) = (keyset.keys(), self.new_key()) else { return false };
+        // The key's own bytes come last, and parameters before them. Kinds with a public half are read with one set of them only.
+        let parameters = |value: &[u8]| value[..value.len().saturating_sub(self.secret_len())].to_vec();
+        let value = key.value.expose();
+        let is_alike = material != Material::Symmetric || (value.len() == like.len() && parameters(value) == parameters(&like));
+        key.type_url == type_url && key.material == material && is_alike
+    }
+
+    /// Bytes of a symmetric key.
+    fn secret_len(self) -> usize {
+        match self {
+            Self::AeadAes128Gcm | Self::SaeadAes128Gcm1Mb | Self::SaeadAes128Gcm4Kb => 16,
+            Self::AeadAes256Gcm => 32,
+            Self::DaeadAes256Siv | Self::MacHmacSha512 => 64,
+            Self::DsigEcdsaP256 | Self::DsigEd25519 | Self::HybridEciesP256 => 0,
+        }
+    }
+
     fn new_key(self) -> Result<(&'static str, Material, Zeroizing<Vec<u8>>), TinkError> {
         use Material::{AsymmetricPrivate, Symmetric};
         Ok(match self {

@@ -1,7 +1,7 @@
 //! Encryption with an `aes256-gcm` key.
 
 use super::UseError;
-use super::ciphertext::{CiphertextHead, Mode, associated};
+use super::ciphertext::{Head, Mode, associated};
 use crate::fields;
 use crate::once::OnceKey;
 use crate::random;
@@ -31,7 +31,7 @@ impl AesKey {
 
     pub(super) fn encrypt(&self, key: &KeyRef, version: VersionId, plain: &SecretBytes, aad: &[u8]) -> Result<Vec<u8>, UseError> {
         let mode = if self.salt.is_some() { Mode::Convergent } else { Mode::Random };
-        let associated = associated(key, version, mode, aad);
+        let associated = associated(key, version, mode.code(), aad);
         let salt = match &self.salt {
             None => random(),
             Some(_) if aad.is_empty() => return Err(UseError::NoContext),
@@ -39,17 +39,17 @@ impl AesKey {
             // imported twice.
             Some(salt) => fields::mac(salt, &[b"claviger/convergent", &associated, plain.expose()]),
         };
-        let head = CiphertextHead::new(key, version, mode, salt).bytes();
+        let head = Head::new(key, version, mode, salt).bytes();
         let sealed = OnceKey::derive(&self.derive, &salt).seal(&head, &associated, plain.expose());
         sealed.map(Vec::from).map_err(|_| UseError::TooLong)
     }
 
     pub(super) fn decrypt(&self, key: &KeyRef, version: VersionId, sealed: &[u8], aad: &[u8]) -> Result<SecretBytes, UseError> {
-        let (head, rest) = CiphertextHead::split(sealed)?;
-        if head.version_of(key)? != version {
+        let (head, rest) = Head::split(key, sealed)?;
+        if head.origin.version_of(key)? != version {
             return Err(UseError::OtherVersion);
         }
-        let opened = OnceKey::derive(&self.derive, &head.salt).open(&associated(key, version, head.mode, aad), rest);
+        let opened = OnceKey::derive(&self.derive, &head.salt).open(&associated(key, version, head.mode.code(), aad), rest);
         let mut plain = opened.map_err(|_| UseError::NotAuthentic)?;
         Ok(SecretBytes::new(std::mem::take(&mut *plain)))
     }

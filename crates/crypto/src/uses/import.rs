@@ -16,16 +16,18 @@
 //! not for one from which it could be exported unless the sender meant that ▲.
 
 use super::public;
+use crate::fields;
 use crate::ring::KeyRing;
 use crate::{MaterialError, check_imported};
 use aws_lc_rs::agreement::{ECDH_P256, EphemeralPrivateKey, PrivateKey, UnparsedPublicKey, agree, agree_ephemeral};
+use aws_lc_rs::digest;
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use claviger_domain::{KeyId, KeyKind, KeyPolicy, SecretBytes, Timestamp};
+use claviger_domain::{KeyId, KeyKind, KeyPolicy, SecretBytes, Timestamp, VersionId};
 use std::fmt::Write;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -128,6 +130,18 @@ impl KeyRing {
     }
 }
 
+/// The id of the version that wrapped material becomes: what is sent twice, by a repeated request or by somebody who caught it on its
+/// way, is one version, and a destroyed one does not come back as another.
+///
+/// # Panics
+/// Never: SHA-256 gives 32 bytes.
+#[must_use]
+pub fn version_of_import(wrapped: &[u8]) -> VersionId {
+    let hash = digest::digest(&digest::SHA256, &fields::long(&[b"claviger/import-version", wrapped]));
+    let number = u64::from_be_bytes(*hash.as_ref().first_chunk().expect("SHA-256 gives 32 bytes")) >> 1;
+    VersionId::new(number.max(1)).expect("from 1 to 2^63-1")
+}
+
 fn split(wrapped: &[u8]) -> Option<(u32, &[u8; POINT], &[u8])> {
     let rest = wrapped.strip_prefix(&[FORMAT])?;
     let (barrier, rest) = rest.split_first_chunk()?;
@@ -176,7 +190,8 @@ pub struct ImportTarget<'a> {
 /// is signed by whom it should be the sender checks before.
 ///
 /// # Errors
-/// [`ImportError::Malformed`] when the statement is none; [`ImportError::Material`] when the material is no key of the kind.
+/// [`ImportError::Malformed`] when the statement is none; [`ImportError::Material`] when AWS-LC fails. Whether the material is a key of
+/// the kind is found out when it comes in.
 pub fn wrap_for_import(statement: &str, target: &ImportTarget<'_>, material: &SecretBytes) -> Result<Vec<u8>, ImportError> {
     let ImportTarget { id, kind, exportable } = *target;
     let (barrier, server) = read_statement(statement).ok_or(ImportError::Malformed)?;

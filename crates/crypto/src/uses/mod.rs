@@ -5,11 +5,11 @@
 //!
 //! | kind | uses |
 //! |---|---|
-//! | `aes256-gcm` | encrypt, decrypt, rewrap; the format is `ciphertext.rs`'s |
+//! | `aes256-gcm` | encrypt, decrypt, rewrap; the forms are `ciphertext.rs`'s |
 //! | `hmac` | HMAC-SHA-256, -384 or -512 of a message, and its verification |
 //! | `ecdsa-p256`, `ecdsa-p384` | ECDSA with SHA-256 and SHA-384; signatures in DER or raw (IEEE P1363) |
 //! | `ed25519` | EdDSA (RFC 8032), never over a digest |
-//! | `rsa` | RSASSA-PSS or -PKCS1-v1_5 with SHA-256, -384 or -512; RSAES-OAEP decryption with SHA-256 |
+//! | `rsa` | RSASSA-PSS or -PKCS1-v1_5 with SHA-256, -384 or -512; RSAES-OAEP with SHA-256, also of what others encrypted |
 //! | `tink` | what its template's keys are for, in Tink's formats |
 
 mod aes;
@@ -24,8 +24,8 @@ mod tests;
 #[cfg(test)]
 mod wycheproof;
 
-pub use ciphertext::CiphertextHead;
-pub use import::{ImportError, ImportKey, ImportTarget, wrap_for_import};
+pub use ciphertext::{incarnation_named, version_named};
+pub use import::{ImportError, ImportKey, ImportTarget, version_of_import, wrap_for_import};
 pub use public::{Jwk, PublicKey};
 pub use scheme::{Form, Hash, Message, Padding, Scheme};
 
@@ -53,14 +53,26 @@ pub enum UseError {
     /// The bytes are too short for what a key of this kind makes.
     #[error("this is no ciphertext of a key of this kind: it is too short, so it was cut off or is something else")]
     Truncated,
-    /// A format that this program does not know.
-    #[error("this is no ciphertext of Claviger, or a newer program made it: its format is {0}")]
-    Format(u8),
+    /// A format that this program does not know. What it is is not told: by mistake it may be a plaintext.
+    #[error("this is no ciphertext of a key of this kind, or a newer program made it")]
+    Format,
+    /// Neither as long as what an RSA key of this length makes here, nor as what others make for it.
+    #[error("a ciphertext for this key has {named} bytes as `claviger encrypt` makes it, or {bare} as bare RSAES-OAEP; this has {bytes}")]
+    RsaLength {
+        /// What it has.
+        bytes: usize,
+        /// What it would have as it is made here.
+        named: usize,
+        /// What OAEP alone has.
+        bare: usize,
+    },
     /// It names another key.
     #[error("this was encrypted with a key of another name: ask for it with that key")]
     OtherKey,
     /// It names a key of this name, but not this one.
-    #[error("this was encrypted with another key of this name: one that has been deleted, or one of another Claviger")]
+    #[error(
+        "this was encrypted with another key of this name: one of another Claviger, or one that was here before the key that was deleted last"
+    )]
     OtherIncarnation,
     /// It names another version than the one that was opened.
     #[error("this was made with another version of the key")]
@@ -69,7 +81,9 @@ pub enum UseError {
     #[error("this does not authenticate: it was altered or cut off, or the associated data is not that of its encryption")]
     NotAuthentic,
     /// An RSA ciphertext does not decrypt; more must not be said (Manger's attack).
-    #[error("this does not decrypt with this key: expected RSAES-OAEP with SHA-256, MGF1 with SHA-256 and the same label")]
+    #[error(
+        "this does not decrypt with this key: it was altered, its associated data (OAEP's label) is another, or it is not RSAES-OAEP with SHA-256 and MGF1 with SHA-256"
+    )]
     NotForThisKey,
     /// A convergent key was asked to encrypt without a context.
     #[error("a convergent key encrypts in a context only: give associated data, such as the column's name")]
@@ -77,6 +91,9 @@ pub enum UseError {
     /// More than AES-GCM can take.
     #[error("this is too long for one message")]
     TooLong,
+    /// More than OAEP can take.
+    #[error("an rsa key of this length encrypts at most {0} bytes; for more, wrap a data key with it, as `claviger encrypt --out` does")]
+    RsaTooLong(usize),
     /// An option that the kind does not have.
     #[error("{0}")]
     Scheme(&'static str),
@@ -121,13 +138,18 @@ impl fmt::Debug for UseKey {
 }
 
 /// A ciphertext's clear part is read in one form, or refused.
-pub(crate) fn fuzz_ciphertext(bytes: &[u8]) {
-    if let Ok((head, rest)) = CiphertextHead::split(bytes) {
+pub(crate) fn fuzz_ciphertext(key: &KeyRef, bytes: &[u8]) {
+    if let Ok((head, rest)) = ciphertext::Head::split(key, bytes) {
         assert_eq!([&head.bytes()[..], rest].concat(), bytes, "a clear part has one form");
     }
+    if let Ok(ciphertext::RsaForm::Named(origin, rest)) = ciphertext::RsaForm::of(key, 256, bytes) {
+        assert_eq!([&ciphertext::RsaForm::head(&origin)[..], rest].concat(), bytes, "a clear part has one form");
+    }
+    let _ = incarnation_named(&key.id, bytes);
 }
 
 pub(crate) use import::fuzz as fuzz_import;
+pub(crate) use keyset::is_usable as is_usable_keyset;
 
 impl KeyRing {
     /// Opens a version's material for use.
@@ -203,7 +225,7 @@ impl UseKey {
     /// Encrypts `plain`, bound to `aad`.
     ///
     /// # Errors
-    /// [`UseError::Kind`], [`UseError::NoContext`], [`UseError::TooLong`].
+    /// [`UseError::Kind`], [`UseError::NoContext`], [`UseError::TooLong`], [`UseError::RsaTooLong`].
     pub fn encrypt(&self, permit: &Permit<cap::Encrypt>, plain: &SecretBytes, aad: &[u8]) -> Result<Vec<u8>, UseError> {
         self.allowed(permit)?;
         self.sealed(plain, aad)
@@ -224,7 +246,8 @@ impl UseKey {
         match &self.inner {
             Inner::Aes(aes) => aes.encrypt(&self.key, self.version, plain, aad),
             Inner::Tink(tink) => tink.encrypt(plain, aad),
-            Inner::Hmac(_) | Inner::Pair(_) => self.cannot("encrypt; an rsa key's public half does, outside"),
+            Inner::Pair(pair) => pair.encrypt(&self.key, self.version, plain, aad),
+            Inner::Hmac(_) => self.cannot("encrypt"),
         }
     }
 
@@ -241,7 +264,7 @@ impl UseKey {
         match &self.inner {
             Inner::Aes(aes) => aes.decrypt(&self.key, self.version, sealed, aad),
             Inner::Tink(tink) => tink.decrypt(sealed, aad),
-            Inner::Pair(pair) => pair.decrypt(sealed, aad),
+            Inner::Pair(pair) => pair.decrypt(&self.key, self.version, sealed, aad),
             Inner::Hmac(_) => self.cannot("decrypt"),
         }
     }

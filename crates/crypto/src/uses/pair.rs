@@ -1,16 +1,17 @@
-//! Signatures, and decryption with RSA.
+//! Signatures, and encryption with RSA.
 
+use super::ciphertext::{LABEL, Origin, RsaForm, associated};
 use super::public::PublicKey;
 use super::scheme::{Form, Hash, Message, Padding, Scheme};
 use super::{UseError, public};
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
+use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, OaepPublicEncryptingKey, PrivateDecryptingKey};
 use aws_lc_rs::signature::{
     self, ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_ASN1,
     ECDSA_P384_SHA384_FIXED, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaEncoding, RsaKeyPair,
     UnparsedPublicKey, VerificationAlgorithm,
 };
-use claviger_domain::{KeyKind, SecretBytes};
+use claviger_domain::{KeyKind, KeyRef, SecretBytes, VersionId};
 use zeroize::Zeroizing;
 
 /// A key with a public half.
@@ -18,7 +19,14 @@ pub(super) enum Pair {
     /// On either curve. It signs in the raw form; DER is made of that.
     Ecdsa(Curve, EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
-    Rsa(RsaKeyPair, OaepPrivateDecryptingKey),
+    Rsa(Rsa),
+}
+
+/// An RSA key as each of its uses wants it.
+pub(super) struct Rsa {
+    signing: RsaKeyPair,
+    encrypting: OaepPublicEncryptingKey,
+    decrypting: OaepPrivateDecryptingKey,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +48,10 @@ impl Pair {
     }
 
     fn rsa(der: &[u8]) -> Result<Self, UseError> {
-        let decrypting = PrivateDecryptingKey::from_pkcs8(der).map_err(|_| UseError::Material)?;
-        let oaep = OaepPrivateDecryptingKey::new(decrypting).map_err(|_| UseError::Material)?;
-        Ok(Self::Rsa(RsaKeyPair::from_pkcs8(der).map_err(|_| UseError::Material)?, oaep))
+        let private = PrivateDecryptingKey::from_pkcs8(der).map_err(|_| UseError::Material)?;
+        let encrypting = OaepPublicEncryptingKey::new(private.public_key()).map_err(|_| UseError::Material)?;
+        let decrypting = OaepPrivateDecryptingKey::new(private).map_err(|_| UseError::Material)?;
+        Ok(Self::Rsa(Rsa { signing: RsaKeyPair::from_pkcs8(der).map_err(|_| UseError::Material)?, encrypting, decrypting }))
     }
 
     pub(super) fn sign(&self, scheme: &Scheme, message: Message<'_>) -> Result<Vec<u8>, UseError> {
@@ -58,7 +67,7 @@ impl Pair {
                 Ok(if form == Form::Raw { raw.as_ref().to_vec() } else { public::ecdsa_der(raw.as_ref()) })
             }
             Self::Ed25519(pair) => Ok(pair.try_sign(ed25519(scheme, message)?).map_err(failed)?.as_ref().to_vec()),
-            Self::Rsa(pair, _) => {
+            Self::Rsa(Rsa { signing: pair, .. }) => {
                 let (hash, encoding) = rsa_encoding(scheme)?;
                 let mut signature = vec![0; pair.public_modulus_len()];
                 match message {
@@ -75,33 +84,64 @@ impl Pair {
         match self {
             Self::Ecdsa(curve, pair) => verify_ecdsa(*curve, pair.public_key().as_ref(), scheme, message, signature),
             Self::Ed25519(pair) => verify_ed25519(pair.public_key().as_ref(), scheme, message, signature),
-            Self::Rsa(pair, _) => verify_rsa(pair.public_key().as_ref(), scheme, message, signature),
+            Self::Rsa(rsa) => verify_rsa(rsa.signing.public_key().as_ref(), scheme, message, signature),
         }
     }
 
-    /// RSAES-OAEP with `label`; none that is given is the empty one (RFC 8017 §7.1).
-    pub(super) fn decrypt(&self, sealed: &[u8], label: &[u8]) -> Result<SecretBytes, UseError> {
-        let oaep = match self {
-            Self::Rsa(_, oaep) => oaep,
-            Self::Ecdsa(Curve::P256, _) => return Err(UseError::Kind { kind: KeyKind::EcdsaP256, what: "decrypt" }),
-            Self::Ecdsa(Curve::P384, _) => return Err(UseError::Kind { kind: KeyKind::EcdsaP384, what: "decrypt" }),
-            Self::Ed25519(_) => return Err(UseError::Kind { kind: KeyKind::Ed25519, what: "decrypt" }),
+    fn rsa_to(&self, what: &'static str) -> Result<&Rsa, UseError> {
+        let kind = match self {
+            Self::Rsa(rsa) => return Ok(rsa),
+            Self::Ecdsa(Curve::P256, _) => KeyKind::EcdsaP256,
+            Self::Ecdsa(Curve::P384, _) => KeyKind::EcdsaP384,
+            Self::Ed25519(_) => KeyKind::Ed25519,
         };
-        let mut plain = Zeroizing::new(vec![0; oaep.min_output_size()]);
-        let label = (!label.is_empty()).then_some(label);
-        let opened = oaep.decrypt(&OAEP_SHA256_MGF1SHA256, sealed, &mut plain, label).map_err(|_| UseError::NotForThisKey)?;
-        let len = opened.len();
-        plain.truncate(len);
-        Ok(SecretBytes::new(std::mem::take(&mut *plain)))
+        Err(UseError::Kind { kind, what })
+    }
+
+    /// RSAES-OAEP in the form that names key and version.
+    pub(super) fn encrypt(&self, key: &KeyRef, version: VersionId, plain: &SecretBytes, aad: &[u8]) -> Result<Vec<u8>, UseError> {
+        let Rsa { encrypting, .. } = self.rsa_to("encrypt")?;
+        let most = encrypting.max_plaintext_size(&OAEP_SHA256_MGF1SHA256);
+        if plain.len() > most {
+            return Err(UseError::RsaTooLong(most));
+        }
+        let head = RsaForm::head(&Origin::new(key, version));
+        let label = associated(key, version, LABEL, aad);
+        let mut sealed = [&head[..], &vec![0; encrypting.ciphertext_size()]].concat();
+        let made = encrypting.encrypt(&OAEP_SHA256_MGF1SHA256, plain.expose(), &mut sealed[head.len()..], Some(&label));
+        made.map(drop).map_err(|_| UseError::Material)?;
+        Ok(sealed)
+    }
+
+    /// RSAES-OAEP in the form that names key and version, or bare. Of the bare one `aad` is the label; none that is given is the empty
+    /// one (RFC 8017 §7.1).
+    pub(super) fn decrypt(&self, key: &KeyRef, version: VersionId, sealed: &[u8], aad: &[u8]) -> Result<SecretBytes, UseError> {
+        let Rsa { decrypting, .. } = self.rsa_to("decrypt")?;
+        match RsaForm::of(key, decrypting.key_size_bytes(), sealed)? {
+            RsaForm::Bare(oaep) => open_oaep(decrypting, oaep, aad),
+            RsaForm::Named(origin, oaep) if origin.version_of(key)? == version => {
+                open_oaep(decrypting, oaep, &associated(key, version, LABEL, aad))
+            }
+            RsaForm::Named(..) => Err(UseError::OtherVersion),
+        }
     }
 
     pub(super) fn public_key(&self) -> Result<PublicKey, UseError> {
         match self {
             Self::Ecdsa(curve, pair) => PublicKey::ecdsa(*curve, pair.public_key()),
             Self::Ed25519(pair) => PublicKey::ed25519(pair.public_key()),
-            Self::Rsa(pair, _) => PublicKey::rsa(pair.public_key()),
+            Self::Rsa(rsa) => PublicKey::rsa(rsa.signing.public_key()),
         }
     }
+}
+
+fn open_oaep(key: &OaepPrivateDecryptingKey, sealed: &[u8], label: &[u8]) -> Result<SecretBytes, UseError> {
+    let mut plain = Zeroizing::new(vec![0; key.min_output_size()]);
+    let label = (!label.is_empty()).then_some(label);
+    let opened = key.decrypt(&OAEP_SHA256_MGF1SHA256, sealed, &mut plain, label).map_err(|_| UseError::NotForThisKey)?;
+    let len = opened.len();
+    plain.truncate(len);
+    Ok(SecretBytes::new(std::mem::take(&mut *plain)))
 }
 
 impl Curve {

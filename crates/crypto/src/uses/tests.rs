@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::ciphertext::HEAD;
+use super::ciphertext::{HEAD, RSA_HEAD};
 use super::*;
 use crate::golden::{key_meta, permit_for};
 use crate::{check_imported, generate};
@@ -57,8 +57,8 @@ fn a_ciphertext_names_its_key_and_version_and_opens_with_them_only() {
     let made = aes("team/k", 7, 5);
     let sealed = encrypt(&made, b"hunter2", b"row 1").unwrap();
     assert_eq!(sealed.len(), HEAD + 7 + 16);
-    let (head, _) = CiphertextHead::split(&sealed).unwrap();
-    assert_eq!(head.version_of(made.key()), Ok(version(5)));
+    let named = version_named(made.key(), KeyKind::Aes256Gcm, &KeyPolicy::default(), &sealed);
+    assert_eq!((named, incarnation_named(&made.key().id, &sealed)), (Ok(Some(version(5))), Some(Incarnation(7))));
     assert_eq!(decrypt(&made, &sealed, b"row 1").unwrap(), b"hunter2");
     assert_eq!(decrypt(&made, &sealed, b"row 2"), Err(UseError::NotAuthentic));
     assert_eq!(decrypt(&made, &sealed, b""), Err(UseError::NotAuthentic));
@@ -97,7 +97,7 @@ fn every_cut_and_every_flipped_bit_is_refused() {
         altered[bit / 8] ^= 1 << (bit % 8);
         let error = decrypt(&made, &altered, b"a").unwrap_err();
         match bit / 8 {
-            0 => assert!(matches!(error, UseError::Format(_))),
+            0 => assert!(matches!(error, UseError::Format | UseError::OtherKey)),
             2..18 => assert_eq!(error, UseError::OtherKey),
             18..26 => assert_eq!(error, UseError::OtherIncarnation),
             26..34 => assert!(matches!(error, UseError::OtherVersion | UseError::NotAuthentic)),
@@ -123,6 +123,71 @@ fn another_implementation_opens_a_ciphertext() {
     let oracle = Aes256Gcm::new_from_slice(&message_key).unwrap();
     let plain = oracle.decrypt(&[0; 12].into(), Payload { msg: &sealed[66..], aad: &aad }).unwrap();
     assert_eq!(plain, b"hunter2");
+}
+
+fn rsa(id: &str, incarnation: u64, n: u64) -> UseKey {
+    static MATERIAL: std::sync::LazyLock<SecretBytes> = std::sync::LazyLock::new(|| generate(KeyKind::Rsa, &rsa_policy()).unwrap());
+    open(&key(id, incarnation), KeyKind::Rsa, &rsa_policy(), n, MATERIAL.expose())
+}
+
+fn rsa_policy() -> KeyPolicy {
+    KeyPolicy { rsa_bits: Some(2048), ..KeyPolicy::default() }
+}
+
+#[test]
+fn what_an_rsa_key_encrypts_names_its_key_and_version_too() {
+    let made = rsa("team/k", 7, 5);
+    let sealed = encrypt(&made, b"hunter2", b"row 1").unwrap();
+    assert_eq!(sealed.len(), RSA_HEAD + 256);
+    assert_eq!(version_named(made.key(), KeyKind::Rsa, &rsa_policy(), &sealed), Ok(Some(version(5))));
+    assert_eq!(decrypt(&made, &sealed, b"row 1").unwrap(), b"hunter2");
+    assert_eq!(decrypt(&made, &sealed, b"row 2"), Err(UseError::NotForThisKey));
+    assert_eq!(decrypt(&made, &sealed, b""), Err(UseError::NotForThisKey));
+    // All have the same material here, so what is told comes from the name, and what is refused from the label.
+    for (id, incarnation, n, why) in
+        [("team/o", 7, 5, UseError::OtherKey), ("team/k", 8, 5, UseError::OtherIncarnation), ("team/k", 7, 6, UseError::OtherVersion)]
+    {
+        let other = rsa(id, incarnation, n);
+        assert_eq!(decrypt(&other, &sealed, b"row 1"), Err(why));
+        let like = encrypt(&other, b"x", b"row 1").unwrap();
+        let forged = [&like[..RSA_HEAD], &sealed[RSA_HEAD..]].concat();
+        assert_eq!(decrypt(&other, &forged, b"row 1"), Err(UseError::NotForThisKey), "{id} {incarnation} {n}");
+    }
+    assert_eq!(encrypt(&made, &[7; 190], b"").map(|sealed| sealed.len()), Ok(RSA_HEAD + 256));
+    assert_eq!(encrypt(&made, &[7; 191], b""), Err(UseError::RsaTooLong(190)));
+}
+
+#[test]
+fn an_rsa_key_decrypts_bare_oaep_of_others_and_no_form_passes_for_another() {
+    use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
+    let made = rsa("team/k", 7, 5);
+    let PublicKey::Single { der, .. } = made.public_key().unwrap() else { panic!() };
+    let theirs = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(&der).unwrap()).unwrap();
+    let seal = |label: Option<&[u8]>| {
+        let mut bare = vec![0; 256];
+        theirs.encrypt(&OAEP_SHA256_MGF1SHA256, b"hunter2", &mut bare, label).unwrap();
+        bare
+    };
+    let named = |sealed: &[u8]| version_named(made.key(), KeyKind::Rsa, &rsa_policy(), sealed);
+    for label in [&b""[..], b"label"] {
+        let bare = seal((!label.is_empty()).then_some(label));
+        assert_eq!((named(&bare), decrypt(&made, &bare, label).unwrap()), (Ok(None), b"hunter2".to_vec()));
+        assert_eq!(decrypt(&made, &bare, b"other"), Err(UseError::NotForThisKey));
+    }
+    // Cut out of the form that names its key, it is no bare one: the label is another.
+    let sealed = encrypt(&made, b"hunter2", b"").unwrap();
+    assert_eq!(decrypt(&made, &sealed[RSA_HEAD..], b""), Err(UseError::NotForThisKey));
+    for len in (0..sealed.len()).filter(|len| *len != 256) {
+        let wanted = UseError::RsaLength { bytes: len, named: RSA_HEAD + 256, bare: 256 };
+        assert_eq!(decrypt(&made, &sealed[..len], b""), Err(wanted), "{len}");
+    }
+    // What another kind of key made says so.
+    let foreign = |sealed: &[u8]| (named(sealed), decrypt(&made, sealed, b""));
+    let of_aes = encrypt(&aes("team/o", 7, 5), b"x", b"").unwrap();
+    assert_eq!(foreign(&of_aes), (Err(UseError::OtherKey), Err(UseError::OtherKey)));
+    assert_eq!(decrypt(&aes("team/o", 7, 5), &sealed, b""), Err(UseError::OtherKey));
+    assert_eq!(decrypt(&aes("team/k", 9, 5), &sealed, b""), Err(UseError::OtherIncarnation));
+    assert_eq!(decrypt(&aes("team/k", 7, 5), b"a password", b""), Err(UseError::Format));
 }
 
 #[test]
@@ -243,7 +308,8 @@ fn each_kind_refuses_what_it_does_not_do() {
         let signed = key.sign(&permit_for("team/k", 1), &Scheme::default(), Message::Whole(b"m"));
         let mac = key.mac(&permit_for("team/k", 1), None, b"m");
         let refused = |what: &Result<Vec<u8>, UseError>| matches!(what, Err(UseError::Kind { kind: k, .. }) if *k == kind);
-        let wanted = [kind != KeyKind::Aes256Gcm, !(kind.is_asymmetric() || kind == KeyKind::Tink), kind != KeyKind::Hmac];
+        let wanted =
+            [!matches!(kind, KeyKind::Aes256Gcm | KeyKind::Rsa), !(kind.is_asymmetric() || kind == KeyKind::Tink), kind != KeyKind::Hmac];
         assert_eq!([refused(&sealed), refused(&signed), refused(&mac)], wanted, "{kind:?}");
         assert_eq!(key.public_key().is_ok(), kind.is_asymmetric() || kind == KeyKind::Tink, "{kind:?}");
     }

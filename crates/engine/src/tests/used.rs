@@ -1,6 +1,7 @@
 //! Keys that are used, not read.
 
 use super::*;
+use claviger_crypto::{ImportTarget, PublicKey, wrap_for_import};
 
 fn used_key(id: &str, kind: KeyKind, policy: KeyPolicy) -> NewKey {
     NewKey { kind, policy, first: generated(), ..new_key(id, "", &[]) }
@@ -126,7 +127,8 @@ async fn the_primary_encrypts_the_active_decrypt_and_the_others_are_refused_by_n
     assert_eq!((by, site.decrypt(&alice, "aes", &old).await), (second, Ok("hunter2".to_owned())));
 
     let moved = site.engine.rewrap(&using(&alice, "aes"), &[cipher(&old, "a")]).await.unwrap().remove(0).unwrap();
-    assert_eq!(moved.version, second);
+    assert_eq!((moved.version, moved.before), (second, Some(first)));
+    assert_eq!(*site.log.versions.lock(), [first, second], "the record names what opened it, too");
     site.turn_to(&alice, "aes", first, Transition::Deactivate).await;
     let refused = |why: Unusable| Err(Error::Unusable(why));
     assert_eq!(site.decrypt(&alice, "aes", &old).await, refused(Unusable::Inactive(first)));
@@ -160,13 +162,134 @@ async fn ciphertexts_of_other_keys_of_deleted_ones_and_of_elsewhere_are_refused_
     let (_, of_other) = site.encrypt(&alice, "other", "x").await;
     assert!(why(site.decrypt(&alice, "aes", &of_other).await).contains("a key of another name"));
     let (_, foreign) = elsewhere.encrypt(&alice, "aes", "x").await;
-    assert!(why(site.decrypt(&alice, "aes", &foreign).await).contains("one of another Claviger"));
+    let elsewhere = why(site.decrypt(&alice, "aes", &foreign).await);
+    assert!(elsewhere.contains("one of another Claviger"));
     let (_, mine) = site.encrypt(&alice, "aes", "x").await;
     assert!(why(site.decrypt(&alice, "aes", &mine[..50]).await).contains("too short"));
-    assert!(why(site.decrypt(&alice, "aes", b"{}").await).contains("its format is"));
+    assert!(why(site.decrypt(&alice, "aes", b"{}").await).contains("no ciphertext of a key of this kind"));
     site.delete(&alice, "aes").await;
     made(&site, &alice, "aes", KeyKind::Aes256Gcm).await;
-    assert!(why(site.decrypt(&alice, "aes", &mine).await).contains("has been deleted"));
+    assert!(why(site.decrypt(&alice, "aes", &mine).await).contains("an earlier key of this name, which was deleted"));
+    // What is said of the other does not depend on what was deleted here, and a stranger is told nothing of either.
+    assert_eq!(why(site.decrypt(&alice, "aes", &foreign).await), elsewhere);
+    for sealed in [&mine, &foreign] {
+        assert_eq!(site.decrypt(&user("eve"), "aes", sealed).await, Err(Error::Denied(Refusal::Unseen)));
+    }
+    let site = Site { engine: site.restart().await.unwrap().engine, ..site };
+    assert!(why(site.decrypt(&alice, "aes", &mine).await).contains("which was deleted"));
+}
+
+#[tokio::test]
+async fn an_rsa_ciphertext_names_its_version_and_a_bare_one_is_tried_with_those_in_use() {
+    use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
+    let site = Site::new().await;
+    let alice = user("alice");
+    let policy = KeyPolicy { rsa_bits: Some(2048), ..KeyPolicy::default() };
+    let first = site.engine.create(&alice, "test", used_key("rsa", KeyKind::Rsa, policy)).await.unwrap().version.unwrap();
+    let (_, public) = site.engine.public_keys(&using(&alice, "rsa")).await.unwrap();
+    let PublicKey::Single { der, .. } = &public[0].public else { panic!() };
+    let theirs = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(der).unwrap()).unwrap();
+    let mut bare = vec![0; 256];
+    theirs.encrypt(&OAEP_SHA256_MGF1SHA256, b"theirs", &mut bare, Some(b"a")).unwrap();
+    let (by, old) = site.encrypt(&alice, "rsa", "ours").await;
+    assert_eq!(by, first);
+
+    let second = site.generate(&alice, "rsa").await;
+    site.turn_to(&alice, "rsa", second, Transition::Promote).await;
+    assert_eq!(site.decrypt(&alice, "rsa", &old).await.unwrap(), "ours");
+    assert_eq!(site.decrypt(&alice, "rsa", &bare).await.unwrap(), "theirs");
+    let moved = site.engine.rewrap(&using(&alice, "rsa"), &[cipher(&bare, "a")]).await.unwrap().remove(0).unwrap();
+    assert_eq!((moved.version, moved.before), (second, Some(first)));
+    let told = async |version| {
+        let item = Cipher { version: Some(version), ..cipher(&bare, "a") };
+        site.engine.decrypt(&using(&alice, "rsa"), &[item]).await.unwrap().remove(0).map(|done| done.value.expose().to_vec())
+    };
+    assert_eq!(told(first).await.unwrap(), b"theirs");
+    assert!(matches!(told(second).await, Err(Error::Invalid { field: "ciphertext", .. })));
+
+    site.turn_to(&alice, "rsa", first, Transition::Deactivate).await;
+    assert_eq!(site.decrypt(&alice, "rsa", &old).await, Err(Error::Unusable(Unusable::Inactive(first))));
+    assert_eq!(told(first).await.unwrap_err(), Error::Unusable(Unusable::Inactive(first)));
+    assert_eq!(site.decrypt(&alice, "rsa", &moved.value).await.unwrap(), "theirs");
+    let long = Plain { plain: SecretBytes::new(vec![7; 191]), aad: Vec::new() };
+    let refused = site.engine.encrypt(&using(&alice, "rsa"), &[long]).await.unwrap().remove(0).map(drop).unwrap_err();
+    assert!(matches!(&refused, Error::Invalid { field: "plaintext", rule } if rule.contains("at most 190 bytes")), "{refused}");
+}
+
+#[tokio::test]
+async fn wrapped_material_that_is_sent_again_is_no_second_version_nor_a_destroyed_one_come_back() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    let id = KeyId::parse("mac").unwrap();
+    made(&site, &alice, "mac", KeyKind::Hmac).await;
+    let statement = site.engine.import_key(&alice, "test").await.unwrap().statement;
+    let target = ImportTarget { id: &id, kind: KeyKind::Hmac, exportable: false };
+    let wrapped = wrap_for_import(&statement, &target, &SecretBytes::new(vec![9; 32])).unwrap();
+    let send = async || {
+        let new = NewVersion { material: Material::Wrapped(wrapped.clone()), expires: None };
+        site.engine.add_version(&alice, "test", "mac", &new, false, Precondition::Any).await
+    };
+    let version = send().await.unwrap().version.unwrap();
+    for (to, state) in [(None, "active"), (Some(Transition::Deactivate), "inactive"), (Some(Transition::Destroy), "destroyed")] {
+        if let Some(to) = to {
+            site.turn_to(&alice, "mac", version, to).await;
+        }
+        let Err(Error::Invalid { field: "wrapped", rule }) = send().await else { panic!("{state}") };
+        assert!(rule.contains(&format!("version {version}")) && rule.contains(state), "{rule}");
+    }
+    // A key that is made anew takes it, as it takes what was never sent.
+    site.delete(&alice, "mac").await;
+    let first = NewVersion { material: Material::Wrapped(wrapped.clone()), expires: None };
+    let anew = NewKey { first, ..used_key("mac", KeyKind::Hmac, KeyPolicy::default()) };
+    assert_eq!(site.engine.create(&alice, "test", anew).await.unwrap().version, Some(version));
+}
+
+#[tokio::test]
+async fn who_only_uses_a_key_follows_its_versions_and_is_told_when_the_use_is_taken_from_him() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    let names = ["encrypter", "by-prefix", "away", "lister", "eve"];
+    let acl = [("encrypter", Capability::Encrypt), ("away", Capability::Verify), ("lister", Capability::List)];
+    let acl = acl.iter().fold(Acl::default(), |acl, (name, right)| acl.set(Principal::User((*name).into()), Capabilities::of([*right])));
+    let by_prefix = [("user:by-prefix", Capabilities::of([Capability::Decrypt]))];
+    site.grant("team/", &by_prefix, false).await.unwrap();
+    for id in ["team/k", "team/gone"] {
+        site.engine
+            .create(&alice, "test", NewKey { acl: acl.clone(), ..used_key(id, KeyKind::Aes256Gcm, KeyPolicy::default()) })
+            .await
+            .unwrap();
+    }
+    let since = site.engine.revision();
+    let mut followers = Vec::new();
+    for name in names {
+        followers.push((user(name), site.watch(&user(name), &["team/k", "team/gone"], &[], None).await));
+    }
+    let mut told = async |wanted: [&[&str]; 5]| {
+        for ((who, follower), wanted) in followers.iter_mut().zip(wanted) {
+            assert_eq!(site.told(who, follower).await, wanted, "{}", who.name());
+        }
+    };
+    let second = site.generate(&alice, "team/k").await;
+    site.turn_to(&alice, "team/k", second, Transition::Promote).await;
+    let twice: &[&str] = &["changed team/k", "changed team/k"];
+    told([twice, twice, twice, twice, &[]]).await;
+    site.set(&alice, "team/k", "user:encrypter", Capabilities::of([Capability::List])).await.unwrap();
+    let changed: &[&str] = &["changed team/k"];
+    told([&["revoked team/k"], changed, changed, changed, &[]]).await;
+    site.grant("team/", &[], false).await.unwrap();
+    told([&[], &["revoked team/gone", "revoked team/k"], &[], &[], &[]]).await;
+    site.set(&alice, "team/k", "user:away", Capabilities::NONE).await.unwrap();
+    site.delete(&alice, "team/gone").await;
+    told([&["changed team/k", "deleted team/gone"], &[], &["revoked team/k", "deleted team/gone"], changed, &[]]).await;
+
+    // Who was away for longer than is remembered is told the same.
+    let site = Site { engine: site.restart().await.unwrap().engine, ..site };
+    let away = user("away");
+    let follower = site.watch(&away, &["team/k", "team/gone"], &[], Some(since)).await;
+    let mut gap = site.engine.telling_of_gap(follower.scope(), Some(since));
+    let mut told = site.tell(&away, &follower, &mut gap).await;
+    told.sort_unstable();
+    assert_eq!(told, ["compacted", "deleted team/gone", "revoked team/k"]);
 }
 
 #[tokio::test]

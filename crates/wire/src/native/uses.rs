@@ -51,11 +51,11 @@ pub struct Decrypt {
 pub struct DecryptItem {
     /// Base64.
     pub ciphertext: String,
-    /// Base64 of what it was bound to; with `rsa` OAEP's label.
+    /// Base64 of what it was bound to; of bare OAEP that was made elsewhere for an `rsa` key the label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aad: Option<String>,
-    /// The version that it was encrypted with; only `rsa` needs it, whose ciphertexts do not name it, and only where
-    /// several versions are live.
+    /// The version that it was encrypted with. It is named by what is encrypted here; bare OAEP that was made elsewhere for an `rsa`
+    /// key does not name it, and then those that are primary or active are tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }
