@@ -8,6 +8,7 @@ mod resets;
 mod routes;
 mod standing;
 mod strict;
+mod uses;
 mod watching;
 mod writes;
 
