@@ -1,6 +1,7 @@
 //! What can go wrong between a caller and the server, and whose fault it is.
 
 use crate::ConfigError;
+use claviger_domain::Revision;
 use claviger_wire::native::{ApprovalInfo, Problem};
 use std::time::Duration;
 use thiserror::Error;
@@ -44,6 +45,18 @@ pub enum Error {
         /// The limit.
         limit: Duration,
     },
+    /// The server shows less than was told before: it is an older copy, or was restored while its clock was wrong. Nothing is taken from it.
+    #[error(
+        "{address} is behind: it shows revision {shows}, and {told} was told before; nothing is taken from it. If it was restored from a backup, set its clock and start it again"
+    )]
+    Behind {
+        /// Host and port.
+        address: String,
+        /// What it shows.
+        shows: Revision,
+        /// What was told before.
+        told: Revision,
+    },
     /// What answered does not speak the native API.
     #[error("the server's answer is malformed: {0}")]
     Malformed(String),
@@ -77,7 +90,7 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Broken { .. } | Self::Timeout { .. } => true,
+            Self::Connect { .. } | Self::Broken { .. } | Self::Timeout { .. } | Self::Behind { .. } => true,
             Self::Refused { problem, .. } => matches!(problem.status, 429 | 502..=504),
             Self::Config(_) | Self::Tls { .. } | Self::Malformed(_) | Self::SessionOver(_) | Self::Asked(_) => false,
         }

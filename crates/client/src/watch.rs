@@ -3,6 +3,7 @@
 //! # Guarantees
 //! - After a break the stream goes on from the last revision seen; what the server no longer has is told as
 //!   [`Event::Compacted`], never passed over in silence.
+//! - Nothing is told of a server that shows less than was told before, one of several that is behind or an old copy: it counts as lost.
 //! - A connection on which nothing comes, not even heartbeats, is given up after two and a half of their intervals.
 //! - Reconnections have full jitter, and wait at least as long as the server asks. A server that takes the watch and breaks
 //!   it again and again is tried ever more slowly.
@@ -163,15 +164,18 @@ impl Follower {
     async fn follow_once(&mut self) -> Result<Gone, Error> {
         let (mut connection, mut body) = self.client.stream(&target(&self.request)).await?;
         let mut parser = Parser::default();
+        let mut opening = Opening { told: self.request.since, held: Vec::new() };
         loop {
             let bytes = self.read(&mut connection, &mut body).await?;
             let frames = parser.push(bytes.bytes()).map_err(|_| Error::Malformed("the watch is no stream of events".to_owned()))?;
             for frame in frames {
-                if let Some(event) = event(&frame)?
-                    && (self.request.signs_of_life || !matches!(event, Event::Alive { .. }))
-                    && self.events.send(event).await.is_err()
-                {
-                    return Ok(Gone);
+                let told = event(&frame)?.map(|event| opening.take(event)).transpose();
+                let told = told.map_err(|(shows, told)| Error::Behind { address: self.client.address(), shows, told })?;
+                for event in told.into_iter().flatten() {
+                    let is_wanted = self.request.signs_of_life || !matches!(event, Event::Alive { .. });
+                    if is_wanted && self.events.send(event).await.is_err() {
+                        return Ok(Gone);
+                    }
                 }
                 self.request.since = resume_point(&frame)?.or(self.request.since);
             }
@@ -191,6 +195,43 @@ impl Follower {
 
     fn silence(&self, reason: &str) -> Error {
         Error::Broken { address: self.client.address(), reason: reason.to_owned() }
+    }
+}
+
+/// The beginning of a connection, until the server has said how far it is.
+///
+/// A server that does not know what was told before tells first which keys are gone, also by changes of long ago. Whether that counts shows
+/// only then: a server that was restored is right in it, one that is behind is not.
+struct Opening {
+    /// What was told before; none once the server has shown as much.
+    told: Option<Revision>,
+    /// What it said of the time before that.
+    held: Vec<Event>,
+}
+
+impl Opening {
+    /// What may be told now that this came.
+    ///
+    /// # Errors
+    /// What the server shows, and what was told before, when that is more.
+    fn take(&mut self, event: Event) -> Result<Vec<Event>, (Revision, Revision)> {
+        let Some(told) = self.told else { return Ok(vec![event]) };
+        match &event {
+            Event::Ready { revision } | Event::Compacted { revision } | Event::Alive { revision } => {
+                if *revision < told {
+                    return Err((*revision, told));
+                }
+                self.told = None;
+                let mut all = std::mem::take(&mut self.held);
+                all.push(event);
+                Ok(all)
+            }
+            Event::Deleted(change) | Event::Revoked(change) if change.revision <= told => {
+                self.held.push(event);
+                Ok(Vec::new())
+            }
+            _ => Ok(vec![event]),
+        }
     }
 }
 
@@ -262,6 +303,29 @@ mod tests {
         assert!(read("of-the-future", "?").unwrap().is_none());
         assert!(read("changed", r#"{"revision":"1.7"}"#).is_err());
         assert!(read("changed", r#"{"id":"a","revision":"7"}"#).is_err());
+    }
+
+    #[test]
+    fn what_a_server_says_of_the_past_counts_once_it_has_shown_that_it_is_not_behind() {
+        let of = |epoch, number| Revision { epoch, number };
+        let change = |revision| Change { id: "a".to_owned(), revision, etag: None, what: None };
+        let told = |events: &[Event]| {
+            events.iter().map(|event| format!("{event:?}").split([' ', '(']).next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let mut restored = Opening { told: Some(of(1, 100)), held: Vec::new() };
+        assert!(restored.take(Event::Deleted(change(of(1, 60)))).unwrap().is_empty());
+        assert!(restored.take(Event::Revoked(change(of(1, 100)))).unwrap().is_empty());
+        assert_eq!(told(&restored.take(Event::Revoked(change(of(2, 81)))).unwrap()), ["Revoked"], "what is new is told at once");
+        let all = restored.take(Event::Compacted { revision: of(2, 90) }).unwrap();
+        assert_eq!(told(&all), ["Deleted", "Revoked", "Compacted"]);
+        assert_eq!(told(&restored.take(Event::Deleted(change(of(1, 60)))).unwrap()), ["Deleted"], "only the beginning is doubted");
+        for shows in [of(1, 99), of(0, 500)] {
+            let mut behind = Opening { told: Some(of(1, 100)), held: Vec::new() };
+            assert!(behind.take(Event::Deleted(change(of(1, 60)))).unwrap().is_empty());
+            assert_eq!(behind.take(Event::Compacted { revision: shows }).unwrap_err(), (shows, of(1, 100)));
+        }
+        let mut first = Opening { told: None, held: Vec::new() };
+        assert_eq!(told(&first.take(Event::Deleted(change(of(1, 60)))).unwrap()), ["Deleted"]);
     }
 
     #[test]

@@ -264,12 +264,20 @@ impl Canonical for Tombstone {
     }
 }
 
+/// Format 1 has an epoch of 32 bits, as stores had until each start had one of its own.
 impl Canonical for Head {
-    const FORMAT: u8 = 1;
+    const FORMAT: u8 = 2;
+
+    fn format(&self) -> u8 {
+        if u32::try_from(self.revision.epoch).is_ok() { 1 } else { Self::FORMAT }
+    }
 
     fn write(&self, out: &mut Writer) {
         let Self { revision: Revision { epoch, number }, commit_id, digest, checkpoint } = self;
-        out.0.extend_from_slice(&epoch.to_be_bytes());
+        match u32::try_from(*epoch) {
+            Ok(short) => out.0.extend_from_slice(&short.to_be_bytes()),
+            Err(_) => out.fixed(*epoch),
+        }
         out.fixed(*number);
         out.0.extend_from_slice(commit_id);
         out.0.extend_from_slice(&digest.0);
@@ -281,16 +289,32 @@ impl Canonical for Head {
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self> {
-        let revision = Revision { epoch: u32::from_be_bytes(from.array()?), number: from.fixed()? };
-        let commit_id = from.array()?;
-        let digest = DigestDelta(from.array()?);
-        let [has_checkpoint] = from.flags()?;
-        let checkpoint = match has_checkpoint {
-            true => Some(LogCheckpoint { size: from.fixed()?, root: from.array()? }),
-            false => None,
-        };
-        Ok(Self { revision, commit_id, digest, checkpoint })
+        let epoch = from.fixed()?;
+        match u32::try_from(epoch) {
+            // It would be the same head in other bytes.
+            Ok(_) => Err(Malformation::Code { field: "epoch", code: epoch }),
+            Err(_) => read_head(epoch, from),
+        }
     }
+
+    fn read_older(format: u8, from: &mut Reader<'_>) -> Result<Self> {
+        match format {
+            1 => read_head(u32::from_be_bytes(from.array()?).into(), from),
+            other => Err(Malformation::Format(other)),
+        }
+    }
+}
+
+fn read_head(epoch: u64, from: &mut Reader<'_>) -> Result<Head> {
+    let revision = Revision { epoch, number: from.fixed()? };
+    let commit_id = from.array()?;
+    let digest = DigestDelta(from.array()?);
+    let [has_checkpoint] = from.flags()?;
+    let checkpoint = match has_checkpoint {
+        true => Some(LogCheckpoint { size: from.fixed()?, root: from.array()? }),
+        false => None,
+    };
+    Ok(Head { revision, commit_id, digest, checkpoint })
 }
 
 /// Appends parts of values.

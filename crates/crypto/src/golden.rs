@@ -126,6 +126,11 @@ pub(crate) fn head() -> Head {
     }
 }
 
+/// A head of a start that has an epoch of its own.
+fn later_head() -> Head {
+    Head { revision: Revision { epoch: 1_795_557_856_123_456, number: 78 }, ..head() }
+}
+
 /// A permit to read a key, from the one function that makes permits.
 pub(crate) fn permit(id: &str, incarnation: u64) -> Permit<cap::Read> {
     permit_for(id, incarnation)
@@ -160,7 +165,7 @@ fn vectors() -> String {
     let used = ring.seal_key(&used_key());
     let ruled_key = ring.seal_key(&KeyMeta { rules: rules(), ..key_meta("team/db", 7) });
     let (ruled, asked) = (ring.seal_grant(&ruled_prefix_grant()), ring.seal_approval(&approval()));
-    let lines: [(&str, &[u8]); 31] = [
+    let lines: [(&str, &[u8]); 32] = [
         ("key.meta", &key.meta),
         ("key.mac", &key.mac),
         ("key.digest", &ring.digest_key(&key).0),
@@ -189,6 +194,7 @@ fn vectors() -> String {
         ("version.digest", &ring.digest_version(&version.key, version.version, &version.wrapped_key, data_len, tag).0),
         ("head.sealed", &ring.seal_head_with(&head(), [0x88; 32]).sealed.0),
         ("head.sealed.barrier1", &old.seal_head_with(&Head { checkpoint: None, ..head() }, [0x88; 32]).sealed.0),
+        ("head.2.sealed", &ring.seal_head_with(&later_head(), [0x88; 32]).sealed.0),
         ("audit.seed", seed.expose()),
         ("file_root.name", root_name(&root).as_bytes()),
         ("file_root.wrapped", &wrapped.0),
@@ -239,7 +245,9 @@ fn golden_bytes_open() {
     let (wrapped, data) = (claviger_ports::Sealed(field("version.wrapped_key")), claviger_ports::Sealed(field("version.data")));
     let opened = ring.open_version(&permit("team/db", 7), KeyKind::Secret, VersionId::new(5).unwrap(), &wrapped, &data);
     assert_eq!(opened.unwrap().expose(), b"hunter2");
-    let sealed = claviger_ports::Sealed(field("head.sealed"));
-    let row = claviger_ports::HeadRow { revision: head().revision, commit_id: head().commit_id, sealed };
-    assert_eq!(ring.open_head(&row), Ok(head()));
+    for (name, head) in [("head.sealed", head()), ("head.2.sealed", later_head())] {
+        let sealed = claviger_ports::Sealed(field(name));
+        let row = claviger_ports::HeadRow { revision: head.revision, commit_id: head.commit_id, sealed };
+        assert_eq!(ring.open_head(&row), Ok(head));
+    }
 }

@@ -122,7 +122,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_head_round_trips(epoch: u32, number: u64, commit_id: [u8; 16], sums: ([u8; 32], [u8; 32]), log: Option<(u64, [u8; 32])>) {
+        fn any_head_round_trips(epoch: u64, number: u64, commit_id: [u8; 16], sums: ([u8; 32], [u8; 32]), log: Option<(u64, [u8; 32])>) {
             let checkpoint = log.map(|(size, root)| LogCheckpoint { size, root });
             let mut digest = DigestDelta::default();
             digest.0[..32].copy_from_slice(&sums.0);

@@ -4,11 +4,12 @@ use std::fmt;
 
 /// The place of one committed change in the one order of all changes. Nothing follows it backwards.
 ///
-/// The epoch grows when a database is restored or fails over with a loss; within an epoch numbers are dense from 1.
+/// Numbers are dense from 1 and go on through epochs. Each start of a server has an epoch of its own, later than the one that its store had: so
+/// where a store goes on from a copy of itself, no revision that was given out before is given out again for something else.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Revision {
-    /// Counts restores and lossy fail-overs.
-    pub epoch: u32,
+    /// Which start of a server; it grows in irregular steps.
+    pub epoch: u64,
     /// Counts changes.
     pub number: u64,
 }
@@ -18,6 +19,12 @@ impl Revision {
     #[must_use]
     pub fn next(self) -> Self {
         Self { epoch: self.epoch, number: self.number + 1 }
+    }
+
+    /// The same number in another epoch.
+    #[must_use]
+    pub fn in_epoch(self, epoch: u64) -> Self {
+        Self { epoch, ..self }
     }
 
     /// Reads the form `EPOCH.NUMBER` that [`fmt::Display`] writes.

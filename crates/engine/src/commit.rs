@@ -46,6 +46,8 @@ pub(crate) struct Pending {
 pub(crate) struct Sealer {
     pub(crate) ring: Arc<RwLock<Arc<KeyRing>>>,
     pub(crate) audit: Arc<dyn AuditSink>,
+    /// This start's epoch. All that it commits is numbered in it.
+    pub(crate) epoch: u64,
     /// The last head that was made: by it a commit whose answer was lost is found in the store.
     pub(crate) last: Mutex<Option<Attempt>>,
 }
@@ -59,6 +61,10 @@ pub(crate) struct Attempt {
 }
 
 impl HeadSealer for Sealer {
+    fn epoch(&self, current: Revision) -> u64 {
+        self.epoch.max(current.epoch)
+    }
+
     fn advance(&self, current: &HeadRow, gained: &[DigestDelta]) -> Result<HeadRow, HeadError> {
         self.seal_next(current, |sum| gained.iter().fold(sum, |sum, g| add(sum, *g)), gained.len() as u64)
     }
@@ -77,7 +83,7 @@ impl Sealer {
         let commit_id = random();
         *self.last.lock() = Some(Attempt { commit_id, before: head.revision });
         Ok(ring.seal_head(&Head {
-            revision: Revision { number: head.revision.number + writes, ..head.revision },
+            revision: Revision { epoch: self.epoch(head.revision), number: head.revision.number + writes },
             commit_id,
             digest: digest(head.digest),
             checkpoint: self.audit.checkpoint().or(head.checkpoint),

@@ -200,6 +200,9 @@ struct Index {
     rights_forgotten: Revision,
     /// Events up to and including this revision are no longer in `recent`.
     forgotten: Revision,
+    /// What the store had when memory was read. Of its epoch nothing later is known here: what another start, of another copy of the
+    /// store, numbered on in it never happened here.
+    origin: Revision,
     latest: Revision,
 }
 
@@ -216,9 +219,14 @@ pub struct Subscription {
 }
 
 impl Feed {
-    /// A feed that continues after `revision`.
-    pub(crate) fn starting_at(revision: Revision) -> Self {
-        Self(Mutex::new(Index { forgotten: revision, rights_forgotten: revision, latest: revision, ..Index::default() }))
+    /// A feed of a store that had `origin`, which continues after `revision`: the same, or its number in a later epoch.
+    pub(crate) fn starting_at(origin: Revision, revision: Revision) -> Self {
+        Self(Mutex::new(Index { origin, forgotten: origin, rights_forgotten: origin, latest: revision, ..Index::default() }))
+    }
+
+    /// Whether a follower who was told of everything up to `since` was told it of this store and no copy of it.
+    pub(crate) fn is_of_this_history(&self, since: Revision) -> bool {
+        self.0.lock().is_of_this_history(since)
     }
 
     /// Hands events to their followers, in order.
@@ -234,6 +242,7 @@ impl Feed {
         let mut index = self.0.lock();
         index.recent.clear();
         index.rights.clear();
+        index.origin = revision;
         index.forgotten = revision;
         index.rights_forgotten = revision;
         index.latest = revision;
@@ -305,8 +314,14 @@ impl Index {
         }
     }
 
+    /// Epochs of starts before the last are not known, nor whether they were this store's.
+    fn is_of_this_history(&self, since: Revision) -> bool {
+        let is_of_origin = since.epoch == self.origin.epoch && since <= self.origin;
+        is_of_origin || since.epoch == self.latest.epoch
+    }
+
     fn replay(&self, slot: &Slot, scope: &WatchScope, since: Revision, shown: Revision) {
-        let known = since >= self.forgotten && since <= self.latest.max(shown);
+        let known = since >= self.forgotten && since <= self.latest.max(shown) && self.is_of_this_history(since);
         if !known {
             return slot.cut_off();
         }
@@ -446,7 +461,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_follower_sees_its_keys_in_order_and_once() {
-        let feed = Arc::new(Feed::starting_at(Revision { epoch: 1, number: 0 }));
+        let feed = Arc::new(Feed::starting_at(Revision { epoch: 1, number: 0 }, Revision { epoch: 1, number: 0 }));
         let mut s = feed.subscribe(scope(&["a/x"], &["a/"]), None, Revision::default());
         feed.publish(vec![event(1, "a/x"), event(2, "b"), event(3, "a/y")]);
         assert_eq!(s.caught_up(), None);
@@ -457,7 +472,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_back_gets_what_he_missed_or_is_told_that_it_is_gone() {
-        let feed = Arc::new(Feed::starting_at(Revision { epoch: 1, number: 10 }));
+        let feed = Arc::new(Feed::starting_at(Revision { epoch: 1, number: 10 }, Revision { epoch: 1, number: 10 }));
         feed.publish((11..20).map(|n| event(n, "a")).collect());
         let mut s = feed.subscribe(scope(&["a"], &[]), Some(Revision { epoch: 1, number: 17 }), Revision::default());
         assert_eq!(numbers(&mut s, 2).await, [18, 19]);
@@ -467,10 +482,88 @@ mod tests {
         assert!(future.next().await.is_none());
     }
 
+    /// Copies of one store, each started on, restored and started again; followers who saw one of them and come to another. Whoever is not cut
+    /// off has seen exactly what came before what he is told next.
+    #[tokio::test]
+    async fn nobody_goes_on_from_what_was_told_of_another_copy() {
+        struct Copy {
+            stored: Vec<(Revision, u64)>,
+            running: Option<Arc<Feed>>,
+            epoch: u64,
+        }
+        struct Place {
+            since: Revision,
+            saw: Vec<(Revision, u64)>,
+        }
+        let last = |stored: &[(Revision, u64)]| stored.last().map_or(Revision { epoch: 1, number: 0 }, |(at, _)| *at);
+        for seed in 1..=200_u64 {
+            let mut random = seed;
+            let mut below = |n: usize| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                usize::try_from(random >> 33).unwrap() % n
+            };
+            let (mut copies, mut places, mut clock) = (vec![Copy { stored: Vec::new(), running: None, epoch: 1 }], Vec::new(), 10_i64);
+            let (mut went_on, mut content) = (0, 0);
+            for _ in 0..300 {
+                clock += i64::try_from(below(3)).unwrap();
+                let which = below(copies.len());
+                match below(6) {
+                    0 => {
+                        let copy = &mut copies[which];
+                        let (origin, now) = (last(&copy.stored).in_epoch(copy.epoch), claviger_domain::Timestamp(clock * 1000));
+                        clock += 1;
+                        copy.epoch = crate::epoch::of_start(copy.epoch, now, 0);
+                        copy.running = Some(Arc::new(Feed::starting_at(origin, origin.in_epoch(copy.epoch))));
+                    }
+                    1 if copies.len() < 6 => {
+                        let Copy { stored, epoch, .. } = &copies[which];
+                        let backup = Copy { stored: stored.clone(), running: None, epoch: *epoch };
+                        copies.push(backup);
+                    }
+                    2 | 3 => {
+                        let copy = &mut copies[which];
+                        let Some(feed) = &copy.running else { continue };
+                        content += 1;
+                        let at = Revision { epoch: copy.epoch, number: last(&copy.stored).number + 1 };
+                        copy.stored.push((at, content));
+                        let subject = Subject::Key { id: KeyId::parse("a").unwrap(), before: None, after: None, grants: Vec::new() };
+                        feed.publish(vec![Event { revision: at, what: "create", subject }]);
+                    }
+                    4 => {
+                        let copy = &copies[which];
+                        if copy.running.is_some() {
+                            let since = last(&copy.stored).in_epoch(copy.epoch);
+                            places.push(Place { since, saw: copy.stored.clone() });
+                        }
+                    }
+                    _ => {
+                        let (Some(feed), false) = (&copies[which].running, places.is_empty()) else { continue };
+                        let Place { since, saw } = &places[below(places.len())];
+                        let mut follower = feed.subscribe(scope(&["a"], &[]), Some(*since), Revision::default());
+                        let mut told = Vec::new();
+                        while follower.caught_up().is_none() {
+                            match follower.next().await {
+                                Some(event) => told.push(event.revision),
+                                None => break,
+                            }
+                        }
+                        if follower.caught_up().is_some() {
+                            went_on += 1;
+                            let stored = &copies[which].stored;
+                            assert!(stored.starts_with(saw), "seed {seed}: {since} of {saw:?} went on in {stored:?}");
+                            assert_eq!(told, stored[saw.len()..].iter().map(|(at, _)| *at).collect::<Vec<_>>(), "seed {seed}: {since}");
+                        }
+                    }
+                }
+            }
+            assert!(went_on > 0, "seed {seed}: nobody ever went on");
+        }
+    }
+
     #[tokio::test]
     async fn after_memory_was_read_anew_following_goes_on_from_what_it_shows() {
         let revision = |number| Revision { epoch: 1, number };
-        let feed = Arc::new(Feed::starting_at(revision(10)));
+        let feed = Arc::new(Feed::starting_at(revision(10), revision(10)));
         let mut s = feed.subscribe(scope(&["a"], &[]), None, Revision::default());
         // Revision 11 was committed, and is known from the store only.
         feed.compact(revision(11));
@@ -497,7 +590,7 @@ mod tests {
 
     #[test]
     fn a_change_of_rights_is_remembered_longer_than_others() {
-        let feed = Arc::new(Feed::starting_at(Revision::default()));
+        let feed = Arc::new(Feed::starting_at(Revision::default(), Revision::default()));
         let taken = |number, prefix| {
             let subject = Subject::Prefix { prefix: Prefix::parse(prefix).unwrap(), before: None, after: None };
             Event { revision: Revision { epoch: 1, number }, what: "change_prefix", subject }
@@ -514,7 +607,7 @@ mod tests {
     #[tokio::test]
     async fn who_read_what_is_being_published_is_not_cut_off() {
         let revision = |number| Revision { epoch: 1, number };
-        let feed = Arc::new(Feed::starting_at(revision(10)));
+        let feed = Arc::new(Feed::starting_at(revision(10), revision(10)));
         let mut s = feed.subscribe(scope(&["a"], &[]), Some(revision(11)), revision(11));
         feed.publish(vec![event(11, "b"), event(12, "a")]);
         assert_eq!(numbers(&mut s, 1).await, [12]);
@@ -522,7 +615,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_follower_is_cut_off_and_leaves_nothing_behind() {
-        let feed = Arc::new(Feed::starting_at(Revision::default()));
+        let feed = Arc::new(Feed::starting_at(Revision::default(), Revision::default()));
         let mut s = feed.subscribe(scope(&["a"], &[]), None, Revision::default());
         feed.publish((1..=BACKLOG as u64 + 1).map(|n| event(n, "a")).collect());
         assert!(s.next().await.is_none());

@@ -5,6 +5,7 @@
 
 mod approvals;
 mod commit;
+mod epoch;
 mod error;
 mod feed;
 mod keys;

@@ -2,6 +2,7 @@
 
 use crate::approvals::Held;
 use crate::commit::{Committer, Sealer};
+use crate::epoch;
 use crate::feed::Feed;
 use crate::memory::{Entry, Granted, Grave, Memory, SealedVersion, Slot, Tables, Torn, Wreck};
 use crate::{Conflict, Error};
@@ -39,6 +40,8 @@ pub struct Settings {
     pub notices: Option<mpsc::Sender<crate::Notice>>,
     /// Whether to start although rows were removed, added or rolled back behind Claviger's back.
     pub accept_tampering: bool,
+    /// The newest epoch that is known beside the store, by the audit log: this start's is later.
+    pub epoch_known: u64,
 }
 
 impl Default for Settings {
@@ -52,6 +55,7 @@ impl Default for Settings {
             policy: None,
             notices: None,
             accept_tampering: false,
+            epoch_known: 0,
         }
     }
 }
@@ -264,6 +268,27 @@ impl Contents {
         Ok(())
     }
 
+    fn is_as_written(&self) -> bool {
+        self.sum == self.head.digest
+    }
+
+    /// Shows the head's number in the epoch in which it was sealed anew.
+    fn reached(&mut self, revision: Revision) {
+        self.report.revision = revision;
+        self.tables.revision = revision;
+    }
+
+    /// Begins the start's epoch, and gives the revision up to which followers have been told of this store's history. Where the store takes
+    /// nothing at present, the first commit begins the epoch.
+    async fn begin_epoch(&mut self, store: &dyn Store, sealer: &Sealer) -> Revision {
+        let found = self.head.revision;
+        match store.reseal(sealer).await {
+            Ok(()) => self.reached(found.in_epoch(sealer.epoch(found))),
+            Err(error) => tracing::warn!(%error, "the store does not take a new epoch yet; its next change begins it"),
+        }
+        found
+    }
+
     /// What the head counts beyond the rows as they stand.
     fn excess(&self) -> DigestDelta {
         add(self.head.digest, negate(self.sum))
@@ -272,7 +297,7 @@ impl Contents {
     /// Makes what is left the truth: from now on the head has the sums of the rows as they stand, so that the next start needs
     /// no leave for it. It is recorded before it is done.
     pub(crate) async fn accept(&mut self, store: &dyn Store, sealer: &Sealer, now: Timestamp) -> Result<(), Error> {
-        if self.sum == self.head.digest {
+        if self.is_as_written() {
             return Ok(());
         }
         let StartReport { keys, damaged, damaged_others, revision, .. } = &self.report;
@@ -285,6 +310,7 @@ impl Contents {
         let bare = Record::new(now, request, "server", Action::AcceptTampering, Outcome::Ok);
         sealer.audit.append(&Record { reason: &reason, head: Some(*revision), ..bare }).await?;
         store.reseal(&Baseline { sealer, seen: self.head.commit_id, sum: self.sum }).await?;
+        self.reached(self.head.revision.in_epoch(sealer.epoch(self.head.revision)));
         self.tables.torn = Torn::default();
         for slot in self.tables.keys.values_mut() {
             if let Slot::Damaged(wreck) = slot {
@@ -305,6 +331,10 @@ struct Baseline<'a> {
 }
 
 impl HeadSealer for Baseline<'_> {
+    fn epoch(&self, current: Revision) -> u64 {
+        self.sealer.epoch(current)
+    }
+
     fn advance(&self, current: &HeadRow, gained: &[DigestDelta]) -> Result<HeadRow, HeadError> {
         let is_seen = current.commit_id == self.seen && gained.is_empty();
         if !is_seen {
@@ -585,12 +615,18 @@ impl Engine {
             ));
         }
         let ring = Arc::new(RwLock::new(Arc::new(ring)));
-        let sealer = Sealer { ring: ring.clone(), audit: audit.clone(), last: Mutex::default() };
-        if settings.accept_tampering {
+        let last = contents.head.revision.epoch.max(settings.epoch_known);
+        let epoch = epoch::of_start(last, clock.now(), u64::from_be_bytes(random()));
+        let sealer = Sealer { ring: ring.clone(), audit: audit.clone(), epoch, last: Mutex::default() };
+        let origin = if settings.accept_tampering && !contents.is_as_written() {
             contents.accept(&*store, &sealer, clock.now()).await?;
-        }
+            // What followers were told of need not be what is left.
+            contents.tables.revision
+        } else {
+            contents.begin_epoch(&*store, &sealer).await
+        };
         let Contents { tables, report, .. } = contents;
-        let feed = Arc::new(Feed::starting_at(tables.revision));
+        let feed = Arc::new(Feed::starting_at(origin, tables.revision));
         let memory = Arc::new(Memory::default());
         memory.write(|t| *t = tables);
         let counts = Arc::new(crate::commit::Counts::default());

@@ -100,8 +100,8 @@ impl Engine {
     #[must_use]
     pub fn telling_of_gap(&self, scope: &WatchScope, since: Option<Revision>) -> Telling {
         let until = self.revision();
-        // A revision of another store, or of a future that a restored backup does not have, says nothing here.
-        let since = since.filter(|s| s.epoch == until.epoch && *s <= until);
+        // A revision of another store, of a copy's history, or of a future that a restored backup does not have, says nothing here.
+        let since = since.filter(|s| *s <= until && self.feed.is_of_this_history(*s));
         let (missed, is_all) = since.map(|since| self.feed.rights_since(scope, since)).unwrap_or_default();
         let missed = missed.into_iter().map(Telling::of).collect();
         let pasts_left = if is_all { 0 } else { PASTS };

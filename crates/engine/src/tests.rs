@@ -841,11 +841,11 @@ async fn what_is_left_of_the_audit_logs_space_is_for_reads() {
 async fn a_change_without_its_record_is_recorded_once_by_request_and_not_before_its_time() {
     let site = Site::new().await;
     site.log.broken.store(true, Ordering::SeqCst);
-    let revision = Revision { epoch: 1, number: 2 };
+    let revision = site.engine.revision().next();
     assert!(matches!(site.create(&user("alice"), "db", "old", &[]).await, Err(Error::Unrecorded { revision: at, .. }) if at == revision));
     assert_eq!(site.engine.revision(), revision, "it is in force as the error says");
     site.log.broken.store(false, Ordering::SeqCst);
-    let beginning = Revision { epoch: 1, number: 0 };
+    let beginning = Revision::default();
     let (grant, create) = (RequestId(9), RequestId(7));
     let reconcile = async |known: &[RequestId], after, since| {
         site.engine.reconcile(&known.iter().copied().collect(), after, Timestamp(since)).await.unwrap()

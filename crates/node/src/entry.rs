@@ -46,7 +46,7 @@ pub struct EntryVersion {
 #[error("it is no entry of this cache's format")]
 pub struct NoEntry;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 impl Entry {
     /// The entry that an answer makes; `seen` is the revision that the answer shows at least.
@@ -214,7 +214,7 @@ impl<'b> Reader<'b> {
     }
 
     pub(crate) fn revision(&mut self) -> Result<Revision, NoEntry> {
-        Ok(Revision { epoch: u32::from_be_bytes(self.array()?), number: u64::from_be_bytes(self.array()?) })
+        Ok(Revision { epoch: u64::from_be_bytes(self.array()?), number: u64::from_be_bytes(self.array()?) })
     }
 
     pub(crate) fn optional<T>(&mut self, take: impl FnOnce(&mut Self) -> Result<T, NoEntry>) -> Result<Option<T>, NoEntry> {

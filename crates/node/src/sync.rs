@@ -48,8 +48,6 @@ pub struct Sync {
     read_at: Instant,
     /// When keys went, so that an older answer does not bring them back.
     gone: BTreeMap<KeyId, Revision>,
-    /// Keys whose copies were read from a server that had come further than a restored one: what they have seen proves nothing.
-    of_before_restore: BTreeSet<KeyId>,
     /// With Knox's version hashes.
     hashed: bool,
 }
@@ -109,7 +107,6 @@ impl Sync {
             wanted: BTreeMap::new(),
             read_at: Instant::now(),
             gone: BTreeMap::new(),
-            of_before_restore: BTreeSet::new(),
             hashed,
         }
     }
@@ -218,14 +215,11 @@ impl Sync {
         Ok(())
     }
 
-    /// Everything is to be read at `revision`. It may be a restored server, whose revisions begin lower than those that were told.
+    /// Everything is to be read at `revision`, which is not before any that was told: the watch takes nothing from a server that is behind.
     fn begin_anew(&mut self, registered: &BTreeSet<KeyId>, revision: Revision) {
         self.highest = Some(revision);
         self.wanted = registered.iter().map(|id| (id.clone(), Some(revision))).collect();
         self.since = Some(revision);
-        self.gone.retain(|_, gone| *gone <= revision);
-        let of_before = self.table.all().into_iter().filter(|held| held.entry.seen > revision);
-        self.of_before_restore = of_before.map(|held| held.entry.id.clone()).collect();
     }
 
     fn told_gone(&mut self, id: &str, revision: Revision, how: Gone, client: &Client) {
@@ -274,9 +268,9 @@ impl Sync {
     }
 
     /// Whether what is held of a key is of this revision or later, in the order of this server. An event from before the place that the stream
-    /// has reached is told by a restored server only; then nobody can say.
+    /// has reached is told by a restored server only, of its own past; what was seen in another one proves nothing then.
     fn has_seen(&self, id: &KeyId, revision: Revision) -> bool {
-        let is_comparable = self.since.is_none_or(|since| revision > since) && !self.of_before_restore.contains(id);
+        let is_comparable = self.since.is_none_or(|since| revision > since);
         is_comparable && self.table.get(id).is_some_and(|held| held.entry.seen >= revision)
     }
 
@@ -290,7 +284,6 @@ impl Sync {
 
     fn take_off(&mut self, id: &KeyId, revision: Revision, how: Gone) {
         self.highest = self.highest.max(Some(revision));
-        self.of_before_restore.remove(id);
         let last = self.gone.entry(id.clone()).or_insert(revision);
         *last = (*last).max(revision);
         // Told before the table moves, so that whoever follows the table knows why.
@@ -387,7 +380,7 @@ impl Sync {
         match meaning(&code) {
             Meaning::Gone(how) => {
                 self.wanted.remove(id);
-                // The answer is newer than what is held, whatever its revision: a restored server's may be lower.
+                // The answer is newer than what is held, whatever its revision.
                 self.take_off(id, item.deleted_at.unwrap_or(shown).max(shown), how);
                 true
             }
@@ -407,7 +400,6 @@ impl Sync {
         let entry = Arc::new(entry);
         self.wanted.remove(&entry.id);
         self.gone.remove(&entry.id);
-        self.of_before_restore.remove(&entry.id);
         self.table.health(|health| {
             health.refused.remove(&entry.id);
             health.gone.remove(&entry.id);
@@ -551,8 +543,10 @@ mod tests {
         assert!(read(vec![given("a", 7)]).is_err() && read(Vec::new()).is_err());
     }
 
+    /// A restored server's changes are of a later epoch; what it says of its past is not.
     #[tokio::test]
-    async fn what_a_restored_server_says_is_gone_is_taken_though_its_revisions_are_lower() {
+    async fn what_a_restored_server_says_is_gone_is_taken_though_more_was_seen_of_it_before() {
+        let of_restored = |number| Revision { epoch: 2, number };
         let names = BTreeSet::from(["answered", "told-in-the-gap", "told-later"].map(id));
         let mut sync = sync();
         sync.reached(at(100));
@@ -561,24 +555,28 @@ mod tests {
         }
         sync.is_gone(&id("told-in-the-gap"), at(40), Gone::Deleted);
         assert!(sync.table.get(&id("told-in-the-gap")).is_none());
-        sync.begin_anew(&names, at(50));
-        assert!(sync.take_item(&id("answered"), refused("answered", "revoked"), at(50)));
+        sync.begin_anew(&names, of_restored(50));
+        assert!(sync.take_item(&id("answered"), refused("answered", "revoked"), of_restored(50)));
         assert!(sync.table.get(&id("answered")).is_none());
-        assert!(sync.take_item(&id("told-later"), refused("told-later", "denied"), at(50)));
+        assert!(sync.take_item(&id("told-later"), refused("told-later", "denied"), of_restored(50)));
         assert!(sync.table.get(&id("told-later")).is_some(), "a plain refusal takes nothing here either");
-        sync.changed(&id("told-later"), at(59));
+        sync.changed(&id("told-later"), of_restored(59));
         assert!(sync.wanted.contains_key(&id("told-later")), "a change is read anew");
-        sync.is_gone(&id("told-later"), at(60), Gone::Revoked);
+        sync.is_gone(&id("told-later"), of_restored(60), Gone::Revoked);
         assert!(sync.table.get(&id("told-later")).is_none());
     }
 
     #[tokio::test]
-    async fn a_key_that_went_is_taken_in_again_from_a_restored_server_that_gives_it() {
+    async fn a_key_that_went_is_taken_in_again_from_a_restored_server_that_gives_it_and_not_from_one_that_is_behind() {
+        let of_restored = Revision { epoch: 2, number: 50 };
         let mut sync = sync();
         sync.table.put(Arc::new(entry("a", 5, b"x")), None);
         sync.is_gone(&id("a"), at(90), Gone::Deleted);
-        sync.begin_anew(&BTreeSet::from([id("a")]), at(50));
-        assert!(sync.take_item(&id("a"), given("a", 7), at(50)), "it is not asked for again for ever");
+        sync.wanted.insert(id("a"), None);
+        assert!(!sync.take_item(&id("a"), given("a", 7), at(89)), "an older answer is asked for again");
+        assert!(sync.table.get(&id("a")).is_none());
+        sync.begin_anew(&BTreeSet::from([id("a")]), of_restored);
+        assert!(sync.take_item(&id("a"), given("a", 7), of_restored), "it is not asked for again for ever");
         assert!(sync.table.get(&id("a")).is_some());
     }
 

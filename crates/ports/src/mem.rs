@@ -154,14 +154,15 @@ impl Tables {
 
     fn commit(&mut self, batch: &[Write], sealer: &dyn HeadSealer) -> Result<Vec<CommitOutcome>, StoreError> {
         let current = self.head()?.clone();
-        let outcomes = self.decide(batch, current.revision);
+        let epoch = sealer.epoch(current.revision);
+        let outcomes = self.decide(batch, current.revision.in_epoch(epoch));
         let done = || batch.iter().zip(&outcomes).filter_map(|(write, outcome)| outcome.revision().map(|at| (write, at)));
         let gained: Vec<DigestDelta> = done().map(|(write, _)| write.digest).collect();
         if gained.is_empty() {
             return Ok(outcomes);
         }
         let next = sealer.advance(&current, &gained)?;
-        current.check_next(&next, gained.len())?;
+        current.check_next(&next, gained.len(), epoch)?;
         for (write, at) in done() {
             self.apply(write, at);
         }
@@ -172,7 +173,7 @@ impl Tables {
     fn reseal(&mut self, sealer: &dyn HeadSealer) -> Result<(), StoreError> {
         let current = self.head()?;
         let next = sealer.advance(current, &[])?;
-        current.check_next(&next, 0)?;
+        current.check_next(&next, 0, sealer.epoch(current.revision))?;
         self.head = Some(next);
         Ok(())
     }
@@ -357,13 +358,13 @@ impl Write {
 }
 
 impl HeadRow {
-    /// Checks that `next` follows this head after `writes` writes, so that no sealer's slip can break the order.
+    /// Checks that `next` follows this head after `writes` writes in `epoch`, so that no sealer's slip can break the order.
     ///
     /// # Errors
     /// [`HeadError`] with both revisions.
-    pub fn check_next(&self, next: &Self, writes: usize) -> Result<(), HeadError> {
-        let expected = Revision { epoch: self.revision.epoch, number: self.revision.number + writes as u64 };
-        if next.revision == expected {
+    pub fn check_next(&self, next: &Self, writes: usize, epoch: u64) -> Result<(), HeadError> {
+        let expected = Revision { epoch, number: self.revision.number + writes as u64 };
+        if next.revision == expected && expected >= self.revision {
             return Ok(());
         }
         Err(HeadError(format!("the new head is at {}, not {expected}", next.revision)))

@@ -92,8 +92,13 @@ pub enum CommitOutcome {
 
 /// Makes the next head. The application hands it to the store, which owns no key.
 pub trait HeadSealer: Send + Sync {
+    /// The epoch of what follows `current`: its own or a later one.
+    fn epoch(&self, current: Revision) -> u64 {
+        current.epoch
+    }
+
     /// The head after `gained.len()` writes have taken place on `current`, whose seal is checked first.
-    /// Its revision is `current`'s plus that number.
+    /// Its revision is `current`'s plus that number, in the epoch that [`HeadSealer::epoch`] says.
     ///
     /// # Errors
     /// [`HeadError`] when `current` was not made by this store's owner.

@@ -33,6 +33,8 @@ macro_rules! store_suite {
             a_sealer_that_refuses_stops_the_whole_batch
             a_head_out_of_order_is_refused
             a_head_is_sealed_anew_without_a_write
+            an_epoch_begins_with_a_commit_or_alone_and_never_goes_back
+            changes_and_history_are_in_order_across_epochs
             concurrent_increments_all_land_exactly_once
             a_deleted_key_leaves_a_tombstone_and_frees_its_id
             a_destroyed_version_is_gone
@@ -70,6 +72,10 @@ pub struct CountingSealer {
     pub refuses: AtomicBool,
     /// Whether it makes heads that skip a revision.
     pub skips: AtomicBool,
+    /// The epoch that it begins; none while it is 0.
+    pub epoch: AtomicU64,
+    /// Whether its heads are of another epoch than it says.
+    pub lies: AtomicBool,
 }
 
 static COMMITS: AtomicU64 = AtomicU64::new(1);
@@ -119,6 +125,13 @@ fn plus(sum: [u8; 32], delta: &DigestDelta) -> [u8; 32] {
 }
 
 impl HeadSealer for CountingSealer {
+    fn epoch(&self, current: Revision) -> u64 {
+        match self.epoch.load(Ordering::Relaxed) {
+            0 => current.epoch,
+            begun => begun,
+        }
+    }
+
     fn advance(&self, current: &HeadRow, gained: &[DigestDelta]) -> Result<HeadRow, HeadError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         if self.refuses.load(Ordering::Relaxed) {
@@ -127,7 +140,8 @@ impl HeadSealer for CountingSealer {
         let old = checked_sum(current).ok_or_else(|| HeadError("the seal is another's".to_owned()))?;
         let skipped = u64::from(self.skips.load(Ordering::Relaxed));
         let number = current.revision.number + gained.len() as u64 + skipped;
-        Ok(sealed_head(Revision { epoch: current.revision.epoch, number }, gained.iter().fold(old, plus)))
+        let epoch = self.epoch(current.revision) + u64::from(self.lies.load(Ordering::Relaxed));
+        Ok(sealed_head(Revision { epoch, number }, gained.iter().fold(old, plus)))
     }
 }
 
@@ -558,6 +572,56 @@ pub async fn a_head_is_sealed_anew_without_a_write(open: Open) {
     assert_eq!(f.head().await, resealed);
     f.sealer.refuses.store(false, Ordering::Relaxed);
     assert_eq!(f.done(&[add_version("a", 1, 1)]).await, [at(2)]);
+}
+
+/// Test.
+pub async fn an_epoch_begins_with_a_commit_or_alone_and_never_goes_back(open: Open) {
+    let f = Fixture::new(&open).await;
+    let begin = |epoch| f.sealer.epoch.store(epoch, Ordering::Relaxed);
+    let of = |epoch, number| Revision { epoch, number };
+    assert_eq!(f.done(&[create("a", 1), create("b", 1)]).await, [at(1), at(2)]);
+    begin(7);
+    assert_eq!(f.done(&[create("c", 1), create("d", 1)]).await, [of(7, 3), of(7, 4)]);
+    assert_eq!(f.head().await.revision, of(7, 4));
+    begin(9);
+    f.store.reseal(&f.sealer).await.expect("the head can be replaced");
+    assert_eq!(f.head().await.revision, of(9, 4));
+    let head = f.head().await;
+    for (epoch, lies) in [(8, false), (9, true)] {
+        begin(epoch);
+        f.sealer.lies.store(lies, Ordering::Relaxed);
+        assert!(matches!(f.store.commit(&[create("e", 1)], &f.sealer).await, Err(StoreError::Head(_))), "{epoch}");
+        assert!(matches!(f.store.reseal(&f.sealer).await, Err(StoreError::Head(_))), "{epoch}");
+    }
+    assert_eq!(f.head().await, head);
+    f.sealer.lies.store(false, Ordering::Relaxed);
+    begin(9);
+    assert_eq!(f.done(&[create("e", 1)]).await, [of(9, 5)]);
+}
+
+/// Test.
+pub async fn changes_and_history_are_in_order_across_epochs(open: Open) {
+    let f = Fixture::new(&open).await;
+    let mut made = f.done(&[create("a", 1)]).await;
+    // The numbers of the epochs say nothing of how far apart they are.
+    for (generation, epoch) in (1..).zip([2, 3, u64::from(u32::MAX), u64::MAX >> 1]) {
+        f.sealer.epoch.store(epoch, Ordering::Relaxed);
+        made.extend(f.done(&[add_version("a", 1, generation)]).await);
+    }
+    let changes = async |after, limit| {
+        let rows = f.store.changes(after, limit).await.expect("changes can be read");
+        rows.iter().map(|row| row.revision).collect::<Vec<_>>()
+    };
+    assert_eq!(changes(Revision::default(), 99).await, made);
+    for (i, revision) in made.iter().enumerate() {
+        assert_eq!(changes(*revision, 99).await, made[i + 1..], "{revision}");
+    }
+    // Of another history: after its epoch's, before the next one's.
+    assert_eq!(changes(Revision { epoch: 3, number: 99 }, 1).await, made[3..4]);
+    let history = f.store.history(&key_ref("a", 1), 99).await.expect("history can be read");
+    let replaced: Vec<_> = history.iter().map(|(_, revision)| *revision).collect();
+    assert!(replaced.is_sorted_by(|newer, older| newer > older), "{replaced:?}");
+    assert_eq!(replaced[0], made[made.len() - 1]);
 }
 
 /// Adds `count` versions to the key `shared`, each by compare and replace, trying again after each conflict.

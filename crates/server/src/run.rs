@@ -160,8 +160,8 @@ impl Opened {
         let login_seed = ring.login_seed();
         let alerts = Arc::new(Alerts::new(Arc::new(recorder), config.audit.alerts));
         learn_readers(&alerts, &log)?;
-        let Recorded { requests, after, since } = recorded_changes(&log, head.revision)?;
-        let settings = claviger_engine::Settings { notices: notices(config)?, ..config.keys.clone() };
+        let Recorded { requests, after, since, epoch } = recorded_changes(&log, head.revision)?;
+        let settings = claviger_engine::Settings { notices: notices(config)?, epoch_known: epoch, ..config.keys.clone() };
         let Started { engine, report, committer } = Engine::start(settings, store, alerts.clone(), ring, Arc::new(SystemClock)).await?;
         for (id, why) in &report.damaged {
             tracing::error!(key.id = %id, %why, "the record of `{id}` is damaged and is not served");
@@ -228,6 +228,8 @@ pub(crate) struct Recorded {
     pub(crate) after: Revision,
     /// Changes made before this moment are not told by these records.
     pub(crate) since: Timestamp,
+    /// The newest epoch that they name.
+    pub(crate) epoch: u64,
 }
 
 /// The members of a record that matter here.
@@ -279,8 +281,7 @@ impl<'a> Recalled<'a> {
 
 /// Reads the records of changes; the log must not know more than the database, whose head is given.
 pub(crate) fn recorded_changes(log: &AuditLog, head: Revision) -> Result<Recorded> {
-    let beginning = Revision { epoch: head.epoch, number: 0 };
-    let mut recorded = Recorded { requests: HashSet::new(), after: beginning, since: Timestamp(i64::MIN) };
+    let mut recorded = Recorded { requests: HashSet::new(), after: Revision::default(), since: Timestamp(i64::MIN), epoch: 0 };
     let (mut newest, mut looked_at) = (None, 0);
     let mut reader = Reader::open(&log.dirs())?;
     // Before the first record that is kept there were others, of which nothing is known any more.
@@ -303,17 +304,22 @@ pub(crate) fn recorded_changes(log: &AuditLog, head: Revision) -> Result<Recorde
         if let (true, Some(at)) = (ends, record.at()) {
             let margin = i64::try_from(DISORDER.as_nanos()).unwrap_or(i64::MAX);
             recorded.since = Timestamp(at.0.saturating_add(margin));
-            // Older ones are too old by their time in any case; this spares reading the whole table.
-            recorded.after.number = head.number.saturating_sub(RECONCILED);
             break;
         }
     }
-    if let Some(newest) = newest.filter(|newest| *newest > head) {
+    if let Some(newest) = newest.filter(|newest| is_beyond(*newest, head)) {
         bail!(
             "the audit log knows revision {newest} and the database ends at {head}: the database was rolled back to an older state; restore a newer copy"
         );
     }
+    recorded.epoch = newest.map_or(0, |newest| newest.epoch);
     Ok(recorded)
+}
+
+/// Whether the log's newest revision is one that a database with this head does not have. A start that changed nothing is no loss: it gives the
+/// same number a new epoch.
+pub(crate) fn is_beyond(newest: Revision, head: Revision) -> bool {
+    newest > head && newest.number != head.number
 }
 
 /// A running server.
@@ -491,7 +497,7 @@ pub(crate) async fn check(config: &Config) -> Result<Checked> {
     let database = store.raw_check(true).await?;
     let report = claviger_engine::check(&store, &ring).await?;
     store.close().await;
-    let rolled_back = recorded.filter(|newest| *newest > report.start.revision);
+    let rolled_back = recorded.filter(|newest| is_beyond(*newest, report.start.revision));
     let seed = ring.audit_seed();
     let key = LogKey::from_seed(LOG_NAME, seed.expose().try_into().context("the audit key's size")?)?;
     let log = claviger_audit::verify(&dirs, key.verifier())?;
@@ -794,6 +800,15 @@ impl Reloader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_database_is_older_than_its_log_when_a_change_is_missing_and_not_when_it_was_only_started() {
+        let of = |epoch, number| Revision { epoch, number };
+        assert!(is_beyond(of(1, 8), of(1, 7)) && is_beyond(of(3, 8), of(1, 7)) && is_beyond(of(3, 6), of(2, 7)));
+        assert!(!is_beyond(of(1, 7), of(1, 7)) && !is_beyond(of(1, 7), of(2, 7)) && !is_beyond(of(1, 6), of(2, 7)));
+        // The log knows of starts on this state that changed nothing.
+        assert!(!is_beyond(of(3, 7), of(1, 7)));
+    }
 
     #[test]
     fn a_change_whose_record_lacks_its_last_parts_counts_as_not_recorded() {

@@ -99,8 +99,8 @@ pub(crate) mod statements {
     pub(crate) static ADD_CHANGES: Bulk =
         Bulk::new("INSERT INTO changes (epoch, revision, target, what, actor, request_id, made) VALUES ", "(?,?,?,?,?,?,?)", "");
 
-    pub(crate) const OLDEST_CHANGE: &str = "SELECT epoch, revision FROM changes ORDER BY epoch, revision LIMIT 1";
-    pub(crate) const PRUNE_CHANGES: &str = "DELETE FROM changes WHERE epoch = ? AND revision <= ?";
+    pub(crate) const NTH_CHANGE: &str = "SELECT epoch, revision FROM changes ORDER BY epoch, revision LIMIT 1 OFFSET ?";
+    pub(crate) const PRUNE_CHANGES: &str = "DELETE FROM changes WHERE (epoch, revision) <= (?, ?)";
 
     pub(crate) const DROP_KEY: &str = "DELETE FROM \"keys\" WHERE id = ?";
     pub(crate) const DROP_GRANT: &str = "DELETE FROM \"grants\" WHERE prefix = ?";

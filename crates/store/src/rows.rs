@@ -184,7 +184,7 @@ fn tag(data: &[u8]) -> &[u8] {
 }
 
 pub(crate) fn bind_revision(query: Query, at: Revision) -> Query {
-    query.bind(i64::from(at.epoch)).bind(at.number.cast_signed())
+    query.bind(at.epoch.cast_signed()).bind(at.number.cast_signed())
 }
 
 pub(crate) fn bind_key_ref(query: Query, key: &KeyRef) -> Query {

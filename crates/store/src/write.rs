@@ -56,7 +56,7 @@ pub(crate) async fn reseal(conn: &mut Connection, sealer: &dyn HeadSealer) -> Re
     let mut tx = conn.begin_with(BEGIN_WRITE).await.map_err(|e| classify(&e))?;
     let head = read_head(&mut tx).await?.ok_or_else(StoreError::not_initialised)?;
     let next = sealer.advance(&head, &[])?;
-    head.check_next(&next, 0)?;
+    head.check_next(&next, 0, sealer.epoch(head.revision))?;
     run(&mut tx, rows::bind_head(sqlx::query(statements::UPDATE_HEAD), &next)).await?;
     tx.commit().await.map_err(|e| classify_commit(&e))
 }
@@ -89,12 +89,13 @@ async fn insert_barriers(conn: &mut Connection, barriers: &[BarrierRow]) -> Resu
 async fn write_batch<'a>(conn: &mut Connection, batch: &'a [Write], sealer: &dyn HeadSealer) -> Result<Option<Plan<'a>>, StoreError> {
     let head = read_head(conn).await?.ok_or_else(StoreError::not_initialised)?;
     let standing = read_standing(conn, batch).await?;
-    let plan = Plan::new(standing, batch, head.revision);
+    let epoch = sealer.epoch(head.revision);
+    let plan = Plan::new(standing, batch, head.revision.in_epoch(epoch));
     if plan.gained.is_empty() {
         return Ok(None);
     }
     let next = sealer.advance(&head, &plan.gained)?;
-    head.check_next(&next, plan.gained.len())?;
+    head.check_next(&next, plan.gained.len(), epoch)?;
     remove(conn, &plan).await?;
     insert(conn, &plan).await?;
     if head.revision.number / PRUNE_EVERY != next.revision.number / PRUNE_EVERY {
@@ -104,13 +105,21 @@ async fn write_batch<'a>(conn: &mut Connection, batch: &'a [Write], sealer: &dyn
     Ok(Some(plan))
 }
 
-/// Deletes some of the changes that no start asks about any more.
+/// Deletes some of the changes that no start asks about any more, whatever epochs they are of.
 async fn prune_changes(conn: &mut Connection, last: Revision) -> Result<(), StoreError> {
-    let row = sqlx::query(statements::OLDEST_CHANGE).fetch_optional(&mut *conn).await.map_err(|e| classify(&e))?;
-    let Some(oldest) = row.map(|row| rows::revision(&row, 0)).transpose()? else { return Ok(()) };
-    let unwanted = last.number.saturating_sub(CHANGES_KEPT);
-    let number = unwanted.min(oldest.number.saturating_add(PRUNED - 1));
-    run(conn, rows::bind_revision(sqlx::query(statements::PRUNE_CHANGES), Revision { number, ..oldest })).await
+    let Some(oldest) = nth_change(conn, 0).await? else { return Ok(()) };
+    let unwanted = (last.number.saturating_sub(CHANGES_KEPT) + 1).saturating_sub(oldest.number);
+    let Some(most) = unwanted.min(PRUNED).checked_sub(1) else { return Ok(()) };
+    // None where there are fewer, which no server makes: then nothing is deleted.
+    let Some(newest) = nth_change(conn, most).await? else { return Ok(()) };
+    run(conn, rows::bind_revision(sqlx::query(statements::PRUNE_CHANGES), newest)).await
+}
+
+/// The revision of the oldest change but so many.
+async fn nth_change(conn: &mut Connection, older: u64) -> Result<Option<Revision>, StoreError> {
+    let query = sqlx::query(statements::NTH_CHANGE).bind(older.cast_signed());
+    let row = query.fetch_optional(&mut *conn).await.map_err(|e| classify(&e))?;
+    row.map(|row| rows::revision(&row, 0)).transpose()
 }
 
 async fn read_standing(conn: &mut Connection, batch: &[Write]) -> Result<Standing, StoreError> {

@@ -39,6 +39,51 @@ impl TestServer {
         Ok(server)
     }
 
+    /// Starts a second server on a copy of this one's folder as it lies on the disk: a clone, or a backup that was started elsewhere.
+    ///
+    /// # Errors
+    /// As for [`TestServer::start`].
+    pub fn start_copy(&self) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        copy(&self.dir(), folder.path())?;
+        let mut server = Self { program: self.program.clone(), folder, options: self.options.clone(), child: None, env: HashMap::new() };
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// Copies database and audit log into `to`, as one does for a backup while the server is stopped.
+    ///
+    /// # Errors
+    /// When they cannot be copied.
+    pub fn back_up(&self, to: &Path) -> Result<()> {
+        std::fs::create_dir_all(to)?;
+        for name in self.state()? {
+            copy(&name, to)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a backup in the place of database and audit log of a stopped server.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn put_back(&self, from: &Path) -> Result<()> {
+        for path in self.state()? {
+            if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+        }
+        for entry in std::fs::read_dir(from)? {
+            copy(&entry?.path(), &self.dir())?;
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> Result<Vec<PathBuf>> {
+        let all = std::fs::read_dir(self.dir())?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+        let is_state =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name == "audit" || name.as_encoded_bytes().starts_with(b"claviger.db"));
+        Ok(all.into_iter().filter(is_state).collect())
+    }
+
     /// Starts it again in the same folder; a running process is killed first.
     ///
     /// # Errors
@@ -185,6 +230,12 @@ impl TestServer {
     pub fn bearer(&self) -> String {
         format!("Bearer {}", self.env("CLAVIGER_TOKEN"))
     }
+}
+
+fn copy(from: &Path, into: &Path) -> Result<()> {
+    let status = Command::new("cp").args(["-a", "--sparse=always"]).args([from, into]).status()?;
+    anyhow::ensure!(status.success(), "copying {}: {status}", from.display());
+    Ok(())
 }
 
 impl Drop for TestServer {

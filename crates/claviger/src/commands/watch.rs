@@ -65,5 +65,5 @@ fn show(session: &Session, event: &str, revision: Revision, change: Option<&Chan
         return output::json_line(&Shown { event, revision: revision.to_string(), id, etag, what });
     }
     let revision = revision.to_string();
-    output::line(format!("{revision:<10}  {event:<9}  {}  {}", id.unwrap_or(""), what.unwrap_or("")).trim_end())
+    output::line(format!("{revision:<20}  {event:<9}  {}  {}", id.unwrap_or(""), what.unwrap_or("")).trim_end())
 }

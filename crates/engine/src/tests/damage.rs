@@ -31,6 +31,8 @@ pub(super) struct Faulty {
     unreadable: AtomicBool,
     /// Whether versions that are asked for one by one are gone: as if they were destroyed since the load.
     changed_since: AtomicBool,
+    /// Whether nothing is taken.
+    full: AtomicBool,
     /// Whether commits take their time.
     slow: AtomicBool,
     /// How often it was loaded.
@@ -105,6 +107,9 @@ impl Store for Faulty {
                 }
             });
         }
+        if self.full.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(StoreError::Full("no space".into())) });
+        }
         match self.fate.lock().take() {
             None => self.inner.commit(batch, sealer),
             Some(Fate::Falls) => Box::pin(async move { unknown() }),
@@ -116,6 +121,9 @@ impl Store for Faulty {
     }
 
     fn reseal<'a>(&'a self, sealer: &'a dyn HeadSealer) -> BoxFuture<'a, Result<(), StoreError>> {
+        if self.full.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(StoreError::Full("no space".into())) });
+        }
         self.inner.reseal(sealer)
     }
 
@@ -604,4 +612,74 @@ async fn a_key_whose_record_and_version_are_both_damaged_refuses_no_start() {
     started.engine.delete(&user("root"), "test", "both", Precondition::Any).await.unwrap();
     *site.store.altered.lock() = None;
     assert!(site.restart().await.unwrap().report.digest_matches);
+}
+
+#[tokio::test]
+async fn each_start_has_an_epoch_of_its_own_and_who_was_told_of_another_one_reads_anew() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    site.create(&alice, "db", "x", &[]).await.unwrap();
+    let told = site.engine.revision();
+    let next = site.restart().await.unwrap();
+    let shown = next.engine.revision();
+    assert!(shown.number == told.number && shown.epoch > told.epoch, "{told} {shown}");
+    assert_eq!(
+        (next.report.revision, site.store.head().await.unwrap().unwrap().revision),
+        (shown, shown),
+        "it is durable before it is told"
+    );
+    let site = Site { engine: next.engine, ..site };
+    // Who was told of all that the store had goes on; who was told of more was told it by a start of another copy.
+    let follow = async |since| site.watch(&alice, &["db"], &[], Some(since)).await;
+    for (since, goes_on) in [(told, true), (shown, true), (told.next(), false), (shown.in_epoch(told.epoch + 1).next(), false)] {
+        let mut follower = follow(since).await;
+        let first = site.told(&alice, &mut follower).await;
+        assert_eq!(first.is_empty(), goes_on, "{since}: {first:?}");
+    }
+    site.add(&alice, "db", "y").await;
+    assert_eq!(site.engine.revision(), shown.next());
+    for (since, expected) in
+        [(told, "changed"), (shown, "changed"), (told.next(), "cut off"), (shown.next().in_epoch(shown.epoch - 1), "cut off")]
+    {
+        let mut follower = follow(since).await;
+        let first = site.told(&alice, &mut follower).await;
+        assert!(first[0].starts_with(expected), "{since}: {first:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_takes_nothing_at_a_start_is_served_and_begins_its_epoch_with_its_next_change() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    site.create(&alice, "db", "x", &[]).await.unwrap();
+    let told = site.engine.revision();
+    site.store.full.store(true, Ordering::SeqCst);
+    let engine = site.restart().await.unwrap().engine;
+    let site = Site { engine, ..site };
+    assert_eq!((site.engine.revision(), site.read(&alice, "db").await.unwrap()), (told, vec!["x".to_owned()]));
+    let mut follower = site.watch(&alice, &["db"], &[], Some(told)).await;
+    assert!(site.create(&alice, "other", "x", &[]).await.is_err());
+    site.store.full.store(false, Ordering::SeqCst);
+    site.add(&alice, "db", "y").await;
+    let begun = site.engine.revision();
+    assert!(begun.number == told.number + 1 && begun.epoch > told.epoch, "{told} {begun}");
+    assert!(site.told(&alice, &mut follower).await[0].starts_with("changed"));
+    let mut stranger = site.watch(&alice, &["db"], &[], Some(told.next())).await;
+    assert_eq!(site.told(&alice, &mut stranger).await, ["cut off"]);
+}
+
+#[tokio::test]
+async fn after_rows_were_lost_and_that_was_accepted_everyone_reads_anew() {
+    let site = Site::new().await;
+    let alice = user("alice");
+    for id in ["kept", "lost"] {
+        site.create(&alice, id, id, &[]).await.unwrap();
+    }
+    let told = site.engine.revision();
+    site.store.lose(|row| is_of(row, "lost"));
+    let engine = site.restart_with(accepting()).await.unwrap().engine;
+    let site = Site { engine, ..site };
+    assert!(site.engine.revision().epoch > told.epoch);
+    let mut follower = site.watch(&alice, &["kept"], &[], Some(told)).await;
+    assert_eq!(site.told(&alice, &mut follower).await, ["cut off"]);
 }

@@ -24,7 +24,7 @@ pub struct Indexed {
     pub doubted: Option<Timestamp>,
 }
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 impl Index {
     /// Its bytes.

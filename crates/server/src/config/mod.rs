@@ -530,6 +530,7 @@ fn resolve_keys(
             .clone()
             .map(|socket| crate::callback::policy(socket, Duration::from_millis(knox.access_callback_timeout_ms.unwrap_or(1000)))),
         accept_tampering,
+        epoch_known: standard.epoch_known,
     })
 }
 

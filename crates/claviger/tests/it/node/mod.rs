@@ -2,5 +2,6 @@
 
 mod faults;
 mod knox;
+mod restored;
 mod serving;
 mod stage;

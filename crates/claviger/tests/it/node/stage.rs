@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// How long something that must come about may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-const MACHINE: &str = "machine:dev-machine=read";
+pub(super) const MACHINE: &str = "machine:dev-machine=read";
 
 /// Waits until `holds`.
 pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {

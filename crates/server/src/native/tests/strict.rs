@@ -183,7 +183,8 @@ async fn a_demanded_revision_is_waited_for_and_not_for_ever() {
     assert_eq!(seen.status, 200);
     world.records();
     let begun = tokio::time::Instant::now();
-    let late = world.call(ALICE, "GET", "/keys/team/db", &[("Claviger-Min-Revision", "1.999")], "").await;
+    let late = claviger_domain::Revision { number: 999, ..now }.to_string();
+    let late = world.call(ALICE, "GET", "/keys/team/db", &[("Claviger-Min-Revision", &late)], "").await;
     assert_eq!(late.problem(), "503 unavailable");
     assert!(!late.header("Retry-After").is_empty());
     assert_eq!(begun.elapsed().as_secs(), 2);
