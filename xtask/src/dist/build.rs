@@ -16,6 +16,8 @@ pub(super) struct Flavour {
     pub(super) name: &'static str,
     /// Rust's target.
     pub(super) target: &'static str,
+    /// Cargo's profile.
+    profile: &'static str,
     /// Whether it has the roles beside the command line.
     roles: bool,
     /// The largest it may be, in bytes.
@@ -24,9 +26,10 @@ pub(super) struct Flavour {
 
 impl Flavour {
     /// Everything, static: runs on any Linux.
-    const FULL: Self = Self { name: "x86_64-linux-static", target: "x86_64-unknown-linux-musl", roles: true, most: 30_000_000 };
+    const FULL: Self =
+        Self { name: "x86_64-linux-static", target: "x86_64-unknown-linux-musl", profile: "dist", roles: true, most: 30_000_000 };
     /// The command line alone, static.
-    const CLI: Self = Self { name: "cli-x86_64-linux-static", roles: false, most: 12_000_000, ..Self::FULL };
+    const CLI: Self = Self { name: "cli-x86_64-linux-static", profile: "dist-cli", roles: false, most: 12_000_000, ..Self::FULL };
     /// Everything, with the system's C library: its allocator, and its ways to look up names, users and groups.
     pub(super) const GLIBC: Self = Self { name: "x86_64-linux-glibc", target: "x86_64-unknown-linux-gnu", ..Self::FULL };
     /// In the order in which they are built.
@@ -59,7 +62,7 @@ pub(super) fn build(source: &Source, flavour: Flavour) -> anyhow::Result<Program
         Some(folder) if source.root == shell::root() => PathBuf::from(folder),
         _ => source.root.join("target"),
     };
-    let mut command = shell::cargo(["build", "--quiet", "--locked", "--profile", "dist", "--package", "claviger"]);
+    let mut command = shell::cargo(["build", "--quiet", "--locked", "--profile", flavour.profile, "--package", "claviger"]);
     command.current_dir(&source.root).args(["--target", flavour.target, "--target-dir"]).arg(&target_folder);
     if !flavour.roles {
         command.arg("--no-default-features");
@@ -76,7 +79,7 @@ pub(super) fn build(source: &Source, flavour: Flavour) -> anyhow::Result<Program
         command.env_remove(overriding);
     }
     shell::run(&mut command).with_context(|| format!("building {}", flavour.name))?;
-    let path = target_folder.join(flavour.target).join("dist/claviger");
+    let path = target_folder.join(flavour.target).join(flavour.profile).join("claviger");
     // The next flavour of the same target takes its place.
     let kept = path.with_file_name(format!("claviger-{}", flavour.name));
     fs::copy(&path, &kept).with_context(|| format!("copying {}", path.display()))?;
