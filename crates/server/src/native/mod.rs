@@ -52,8 +52,7 @@ use futures::future::{BoxFuture, ready};
 use problem::{Fault, Stop};
 use request::Query;
 use routes::{Caught, Routed, route};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use watch::OpenWatches;
@@ -394,14 +393,14 @@ impl Native {
     }
 }
 
-impl Ask<'_> {
+impl<'a> Ask<'a> {
     /// The key that the path names.
     pub(crate) fn key(&self) -> Result<KeyId, FieldError> {
         KeyId::parse(self.caught.id).map_err(|e| FieldError::new("id", e))
     }
 
     /// The body.
-    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, FieldError> {
+    pub(crate) fn json<T: Deserialize<'a>>(&self) -> Result<T, FieldError> {
         request::json(&self.head.headers, self.body)
     }
 }

@@ -7,7 +7,7 @@ use crate::http::{Head, Headers};
 use claviger_domain::{Generation, Incarnation, Revision, SecretBytes, VersionId};
 use claviger_engine::Precondition;
 use claviger_wire::native::{FieldError, decode_base64};
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
@@ -190,7 +190,7 @@ pub(crate) fn min_revision(headers: &Headers) -> Checked<Option<Revision>> {
 /// A body of JSON.
 ///
 /// The text holds secrets. It is given up as it came: the allocator of a server wipes what is freed.
-pub(crate) fn json<T: DeserializeOwned>(headers: &Headers, body: &[u8]) -> Checked<T> {
+pub(crate) fn json<'b, T: Deserialize<'b>>(headers: &Headers, body: &'b [u8]) -> Checked<T> {
     let kind = single(headers, "content-type", "content-type")?.unwrap_or_default();
     if !is_json(kind) {
         return bad("content-type", "must be application/json");

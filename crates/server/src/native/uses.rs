@@ -1,6 +1,6 @@
 //! Routes that use keys. A body has one or many items; an answer has what came of each.
 //!
-//! Plaintexts are decoded into memory that is wiped, and encoded into one buffer of the right size.
+//! Plaintexts are decoded out of the request's own buffer into memory that is wiped, and encoded into one buffer of the right size.
 
 use super::problem::{Fault, Stop};
 use super::request::version_id;
@@ -27,7 +27,7 @@ impl Native {
         let Encrypt { items } = ask.json()?;
         let items = each(items, |item, i| {
             let EncryptItem { plaintext, aad } = item;
-            Ok(Plain { plain: secret(plaintext, i, "plaintext")?, aad: optional(aad, i, "aad")? })
+            Ok(Plain { plain: secret(&plaintext, i, "plaintext")?, aad: optional(aad, i, "aad")? })
         })?;
         let ends = self.engine().encrypt(&using(ask, id.as_str()), &items).await?;
         results(&ends, |out, sealed| push(out, "ciphertext", sealed))
@@ -168,11 +168,8 @@ fn bytes(text: &str, item: usize, field: &str) -> Checked<Vec<u8>> {
     decode_base64(text.as_bytes(), field).map_err(|e| FieldError::new(format!("items[{item}].{field}"), e.rule))
 }
 
-/// Both forms are wiped when they are dropped.
-fn secret(text: String, item: usize, field: &str) -> Checked<SecretBytes> {
-    let text = SecretBytes::new(text.into_bytes());
-    let plain = decode_base64(text.expose(), field).map_err(|e| FieldError::new(format!("items[{item}].{field}"), e.rule))?;
-    Ok(SecretBytes::new(plain))
+fn secret(text: &str, item: usize, field: &str) -> Checked<SecretBytes> {
+    bytes(text, item, field).map(SecretBytes::new)
 }
 
 fn optional(text: Option<String>, item: usize, field: &str) -> Checked<Vec<u8>> {

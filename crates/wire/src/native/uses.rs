@@ -2,13 +2,14 @@
 
 use super::ResultItem;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use utoipa::ToSchema;
 
 /// Shows a request by the number of its items: they hold what is to be kept secret, or could.
 macro_rules! counted {
-    ($($name:ident),*) => {$(
+    ($($name:ty),*) => {$(
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{}({} items)", stringify!($name), self.items.len())
@@ -16,22 +17,24 @@ macro_rules! counted {
         }
     )*};
 }
-counted!(Encrypt, Decrypt, Sign, Verify, Hmac, MakeDataKeys, UseAnswer);
+counted!(Encrypt<'_>, Decrypt, Sign, Verify, Hmac, MakeDataKeys, UseAnswer);
 
 /// A request to encrypt.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Encrypt {
+pub struct Encrypt<'a> {
     /// 1 to 1,000.
-    pub items: Vec<EncryptItem>,
+    #[serde(borrow)]
+    pub items: Vec<EncryptItem<'a>>,
 }
 
 /// Something to be encrypted.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct EncryptItem {
-    /// Base64.
-    pub plaintext: String,
+pub struct EncryptItem<'a> {
+    /// Base64. Where it is read it stays in the request's buffer, of which it is most: a copy more would be one more to wipe.
+    #[serde(borrow)]
+    pub plaintext: Cow<'a, str>,
     /// Base64 of what the ciphertext is bound to, and must be given again to decrypt it; a convergent key needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aad: Option<String>,

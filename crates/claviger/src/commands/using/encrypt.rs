@@ -40,7 +40,7 @@ impl Encrypt {
         }
         let aad = aad(self.context.as_bytes());
         let items: Vec<_> =
-            self.input.items()?.iter().map(|plain| EncryptItem { plaintext: STANDARD.encode(plain), aad: aad.clone() }).collect();
+            self.input.items()?.iter().map(|plain| EncryptItem { plaintext: STANDARD.encode(plain).into(), aad: aad.clone() }).collect();
         let batch = Batch { session, id: &self.id, using: Using::Encrypt };
         let answer = batch.ask(items, |item| item.plaintext.len(), |items| Request { items }).await?;
         print(session, &answer, |item| output::line(text(item.ciphertext.as_ref())?))
