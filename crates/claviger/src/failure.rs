@@ -199,7 +199,7 @@ fn code_of(error: &Error) -> Code {
 pub(crate) fn code_of_problem(code: &str) -> Code {
     match code {
         "not_found" | "deleted" | "expired" => Code::NotFound,
-        "denied" | "needs_approval" | "used_not_read" => Code::Denied,
+        "denied" | "needs_approval" | "used_not_read" | "not_exportable" => Code::Denied,
         "approval" => Code::Conflict,
         "unauthenticated" => Code::Unauthenticated,
         "conflict" => Code::Conflict,
@@ -232,6 +232,9 @@ fn next_step(error: &Error, code: Code, key: Option<&str>) -> Option<String> {
         }
         _ if error.code() == Some("used_not_read") => {
             format!("`claviger encrypt`, `decrypt`, `sign`, `hmac` and `verify` use it; `claviger info {key}` says what it is")
+        }
+        _ if error.code() == Some("not_exportable") => {
+            format!("`claviger add {key} --generate` and `claviger promote` replace it; a key that others are to have is made with --exportable")
         }
         (_, Code::Denied) => format!("`claviger whoami` says who you are; `claviger acl explain {key} TYPE:ID` says why, and a key's administrator can grant more"),
         _ if error.code() == Some("expired") => {

@@ -733,7 +733,7 @@ pub struct Problem {
     /// A stable code: not_found, denied, conflict, invalid, unauthenticated, rate_limited, sealed, unavailable,
     /// storage_full, too_large, method_not_allowed, internal, deleted (the caller could read it; its revision is in the
     /// header Claviger-Revision), expired, used_not_read (the key is used, not
-    /// read), version_unusable (inactive, destroyed, below the minimum version or at its lifetime's end), unrecorded (the change is in force at the revision in that header, but its audit
+    /// read), not_exportable (its material never leaves), version_unusable (inactive, destroyed, below the minimum version or at its lifetime's end), unrecorded (the change is in force at the revision in that header, but its audit
     /// record is not durable yet: do not repeat it).
     pub code: String,
     /// A short, fixed title.

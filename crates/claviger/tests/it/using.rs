@@ -256,6 +256,11 @@ fn many_lines_go_in_few_requests_and_each_has_its_own_end() {
 #[test]
 fn a_key_that_is_used_is_not_read() {
     let server = server();
+    done(&server, &["create", "sealed", "--kind", "aes256-gcm"]);
+    let (code, err) = refused(&server, &["export-key", "sealed", "--out", "-"], "");
+    assert!(code == 4 && err.contains("not exportable") && !err.contains("can grant more"), "{code} {err}");
+    let (code, err) = refused(&server, &["encrypt", "sealed"], &"x".repeat(3_000_000));
+    assert!(code == 8 && err.contains("next: with `--out FILE` it is encrypted here"), "{code} {err}");
     done(&server, &["create", "used", "--kind", "hmac", "--exportable"]);
     let (code, err) = refused(&server, &["get", "used"], "");
     assert!(code == 4 && err.contains("used and not read"), "{code} {err}");

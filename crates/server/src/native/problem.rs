@@ -130,6 +130,7 @@ impl Fault {
                     .with_header("Claviger-Revision", revision)
             }
             Error::Denied(Refusal::Expired) => Self::new(403, "expired", error.to_string()),
+            Error::Denied(Refusal::NotExportable) => Self::new(403, "not_exportable", error.to_string()),
             Error::Denied(Refusal::UsedNotRead(_)) => Self::new(403, "used_not_read", error.to_string()),
             Error::Denied(_) => Self::new(403, "denied", error.to_string()),
             Error::NeedsApproval(_) | Error::Approval(ApprovalProblem::Wanting(_)) => Self::new(403, "needs_approval", error.to_string()),
@@ -208,6 +209,7 @@ fn title(code: &str) -> &'static str {
         "denied" => "you may not",
         "version_unusable" => "the version is not used any more",
         "used_not_read" => "this key is used, not read",
+        "not_exportable" => "this key's material never leaves",
         "expired" => "the version's lifetime has ended",
         "needs_approval" => "others must agree",
         "approval" => "the approval is not for this",

@@ -13,6 +13,9 @@ use claviger_domain::{KeyId, SecretBytes};
 use claviger_wire::native::{DataKeyItem, Encrypt as Request, EncryptItem, MakeDataKeys};
 use std::path::PathBuf;
 
+/// Bytes of base64 from which on a server may find that a request is too large.
+const LARGE: usize = 1 << 20;
+
 /// Encrypt with a key.
 ///
 /// Standard input, or the file of --in, is sent to the server, and its ciphertext is printed in base64. With --out it is
@@ -41,8 +44,13 @@ impl Encrypt {
         let aad = aad(self.context.as_bytes());
         let items: Vec<_> =
             self.input.items()?.iter().map(|plain| EncryptItem { plaintext: STANDARD.encode(plain).into(), aad: aad.clone() }).collect();
+        let is_large = items.iter().any(|item| item.plaintext.len() > LARGE);
         let batch = Batch { session, id: &self.id, using: Using::Encrypt };
-        let answer = batch.ask(items, |item| item.plaintext.len(), |items| Request { items }).await?;
+        let answer = batch.ask(items, |item| item.plaintext.len(), |items| Request { items }).await;
+        let answer = answer.map_err(|failure| match is_large {
+            true => failure.also("with `--out FILE` it is encrypted here, however long it is"),
+            false => failure,
+        })?;
         print(session, &answer, |item| output::line(text(item.ciphertext.as_ref())?))
     }
 
