@@ -5,10 +5,10 @@ use super::routes::{BASE, ROUTES, Routed, route};
 use crate::http::{Head, Method};
 use claviger_domain::Principal;
 use claviger_wire::native::{
-    AclBody, AskFingerprints, BulkRead, CreateKey, CreateSession, FieldError, PrefixInfo, acl_entries, parse_acl, rfc3339_to_unix,
-    unix_to_rfc3339,
+    AclBody, AddVersion, AskFingerprints, BulkRead, CreateKey, CreateSession, Decision, Decrypt, Encrypt, FieldError, Hmac, MakeDataKeys,
+    OpenShare, PrefixInfo, RulesBody, SetState, Sign, UpdateKey, Verify, acl_entries, parse_acl, rfc3339_to_unix, unix_to_rfc3339,
 };
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
 /// Reads `target` as a request's target, by every route that its path could be.
 ///
@@ -40,7 +40,7 @@ pub fn conditions(value: &str) {
 /// # Panics
 /// When an error repeats `secret` otherwise than as the name of a member that is not known.
 pub fn body(bytes: &[u8], secret: &str) {
-    fn read<T: DeserializeOwned>(head: &Head, bytes: &[u8]) -> Option<FieldError> {
+    fn read<'b, T: Deserialize<'b>>(head: &Head, bytes: &'b [u8]) -> Option<FieldError> {
         json::<T>(&head.headers, bytes).err()
     }
     let head = Head::build("POST", "/", &[("Content-Type", "application/json")]).expect("a head like this is well formed");
@@ -51,6 +51,18 @@ pub fn body(bytes: &[u8], secret: &str) {
         read::<AskFingerprints>(&head, bytes),
         read::<BulkRead>(&head, bytes),
         read::<CreateSession>(&head, bytes),
+        read::<AddVersion>(&head, bytes),
+        read::<UpdateKey>(&head, bytes),
+        read::<SetState>(&head, bytes),
+        read::<RulesBody>(&head, bytes),
+        read::<Decision>(&head, bytes),
+        read::<OpenShare>(&head, bytes),
+        read::<Encrypt<'_>>(&head, bytes),
+        read::<Decrypt>(&head, bytes),
+        read::<MakeDataKeys>(&head, bytes),
+        read::<Sign>(&head, bytes),
+        read::<Verify>(&head, bytes),
+        read::<Hmac>(&head, bytes),
     ];
     for error in errors.into_iter().flatten().filter(|e| !e.rule.starts_with("is no member here")) {
         assert!(!error.to_string().contains(secret), "{error}");
@@ -131,9 +143,11 @@ mod tests {
         fn bodies_with_secrets_in_wrong_places_do_not_give_them_back(
             parts in prop::collection::vec(prop::sample::select(vec![
                 "{", "}", "[", "]", ":", ",", "\n", "\"id\"", "\"data\"", "\"acl\"", "\"ids\"", "\"labels\"", "\"SENTINEL\"", "\"SENTINEL, expected SENTINEL\"",
-                "\"SENTINEL at line 1 column 2\"", "\"\\\"SENTINEL\"", "1", "-1", "1e999", "true", "null", "\"principal\"", "\"grants\"", "\"prefix\"",
+                "\"SENTINEL at line 1 column 2\"", "\"\\\"SENTINEL\"", "1", "-1", "1e999", "true", "null", "\"principal\"", "\"grants\"", "\"prefix\"", "\"items\"", "\"plaintext\"",
+                "\"aad\"", "\"message\"", "\"bytes\"",
             ]), 0..14),
-            head in prop::sample::select(vec!["", "{\"id\":", "{\"data\":\"SENTINEL\",\"id\":", "{\"separate_duties\":", "{\"max_lifetime\":", "{\"ids\":["]),
+            head in prop::sample::select(vec!["", "{\"id\":", "{\"data\":\"SENTINEL\",\"id\":", "{\"separate_duties\":", "{\"max_lifetime\":", "{\"ids\":[",
+                "{\"items\":[{\"plaintext\":\"SENTINEL\",\"aad\":", "{\"items\":[{\"message\":", "{\"items\":[{\"bytes\":"]),
         ) {
             let text = format!("{head}{}", parts.concat());
             body(text.as_bytes(), SECRET);
