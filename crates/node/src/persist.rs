@@ -62,6 +62,11 @@ impl Pending {
         self.came.notify_one();
     }
 
+    /// Until something is to be written.
+    pub(crate) async fn came(&self) {
+        self.came.notified().await;
+    }
+
     fn take(&self) -> Batch {
         let mut state = self.state.lock();
         // Without an index the step is not complete.
@@ -102,6 +107,17 @@ pub async fn run(pending: Arc<Pending>, cache: Arc<Cache>, table: Arc<Table>) {
         table.health(|health| health.disk = None);
         // At the end of what follows a change, and at least once a minute.
         crate::program_pages::give_back();
+    }
+}
+
+/// Tells those who wait for the own list that it cannot be written now; it is with the next step.
+pub(crate) fn refuse(table: &Table, why: &str) {
+    if let Some((_, waiting)) = table.take_own() {
+        for waiting in waiting {
+            // Who asked may be gone.
+            let _ = waiting.send(Err(format!("the cache's key cannot be had now: {why}")));
+        }
+        table.own_is_unsaved();
     }
 }
 

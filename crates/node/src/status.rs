@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Makes the report.
 pub struct Status {
     table: Arc<Table>,
-    root: RootReport,
+    root: Mutex<RootReport>,
     /// Whether memory is locked, in a sentence.
     memory: String,
     started: Timestamp,
@@ -94,7 +94,12 @@ impl Status {
     #[must_use]
     pub fn new(table: Arc<Table>, root: RootReport, memory: String) -> Self {
         let started = table.times.wall();
-        Self { table, root, memory, started, public: Mutex::default() }
+        Self { table, root: Mutex::new(root), memory, started, public: Mutex::default() }
+    }
+
+    /// The cache's key can be had now.
+    pub(crate) fn set_root(&self, root: RootReport) {
+        *self.root.lock() = root;
     }
 
     /// The report for everyone. It costs far more than a read and readers wait meanwhile, so it is made ten times a second at most, however often
@@ -120,6 +125,7 @@ impl Status {
         let age = self.table.contact().map(|contact| contact.age(&*self.table.times));
         let counters = &self.table.counters;
         let unlogged = counters.unlogged.load(Ordering::Relaxed);
+        let root = self.root.lock().clone();
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             live: health.is_live,
@@ -131,8 +137,8 @@ impl Status {
             max_offline_seconds: self.table.max_offline().as_secs(),
             problems: self.problems(&health, age, registered.len(), with_keys),
             notes: notes(&health, unlogged, with_keys),
-            root: self.root.said.clone(),
-            root_kind: self.root.kind.name().to_owned(),
+            root: root.said,
+            root_kind: root.kind.name().to_owned(),
             memory: self.memory.clone(),
             registered: registered.len(),
             cached,
@@ -183,6 +189,12 @@ impl Status {
         }
         if let Some(error) = health.error.as_ref().filter(|_| !health.is_live && registered > 0) {
             problems.push(format!("changes are not followed: {error}"));
+        }
+        if let Some(why) = &health.root {
+            problems.push(format!(
+                "the cache is left as it is, since its key cannot be had now; it is looked for again at least every 30 s, and what the server tells is held in \
+                 memory only: {why}"
+            ));
         }
         if let Some(why) = &health.disk {
             problems.push(format!("the cache cannot be written, so a restart would lose what changed: {why}"));

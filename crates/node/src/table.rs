@@ -96,6 +96,8 @@ pub struct Health {
     pub gone: BTreeMap<KeyId, (Gone, Revision)>,
     /// What was found damaged at the start.
     pub findings: Vec<String>,
+    /// Why the cache's key cannot be had.
+    pub root: Option<String>,
     /// Why the cache is not written.
     pub disk: Option<String>,
     /// What is wrong with Knox's folder.
@@ -255,6 +257,12 @@ impl Table {
         let mut registry = self.registry.lock();
         registry.configured = configured.into_iter().collect();
         registry.own = own.into_iter().collect();
+    }
+
+    /// Adds to the agent's own list what the cache has of it.
+    pub fn add_own(&self, ids: impl IntoIterator<Item = KeyId>) {
+        self.registry.lock().own.extend(ids);
+        self.registry_moved.send_modify(|moves| *moves += 1);
     }
 
     /// What Knox's list registers; how many of it are left out. A server follows so many keys for one agent and refuses more, and then none would be

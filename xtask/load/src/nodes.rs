@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use claviger_node::cache::Cache;
+use claviger_node::cache::{Cache, Opening};
 use claviger_node::config::{Accounts, Config, Overrides, Raw};
 use claviger_node::persist::{self, Pending};
 use claviger_node::policy::Policy;
@@ -76,7 +76,9 @@ async fn run_all(arguments: &Nodes) -> anyhow::Result<()> {
 }
 
 fn start(arguments: &Nodes, config: &Config, n: usize, seen: Seen) -> anyhow::Result<Arc<Table>> {
-    let (cache, loaded) = Cache::open(&arguments.folder.join(n.to_string()), &config.root)?;
+    let Opening::Open(cache, loaded) = Cache::open(&arguments.folder.join(n.to_string()), &config.root)? else {
+        anyhow::bail!("the key of a node's cache cannot be had");
+    };
     let table = Arc::new(Table::new(Policy::default(), config.max_offline, Arc::new(MachineTimes::new())));
     table.set_registered(config.registered.iter().cloned(), loaded.registered);
     let pending = Arc::new(Pending::default());

@@ -15,6 +15,7 @@
 //!   any point, the next start finds each entry as it was before or after.
 //! - What is read was sealed under this cache's key for this file: another file's bytes, a byte changed or cut off, are noticed. That
 //!   entry is dropped and said; the others are served.
+//! - A cache whose key cannot be had now is left as it is, and nothing in it is given out ([`Waiting`]).
 //! - An entry older than the index says, or that the index does not have, is dropped: a removed secret does not come back with its file.
 //!
 //! # Not promised
@@ -26,7 +27,7 @@ mod index;
 pub use index::{Index, Indexed};
 
 use crate::entry::Entry;
-use crate::root::{self, RootChoice, RootReport};
+use crate::root::{self, NotNow, Root, RootChoice, RootReport};
 use crate::times::Contact;
 use claviger_crypto::LocalKey;
 use claviger_domain::{KeyId, Revision, Timestamp};
@@ -129,20 +130,62 @@ impl Batch {
     }
 }
 
+/// A cache, open or not yet.
+pub enum Opening {
+    /// It is open, and this is all of it.
+    Open(Cache, Loaded),
+    /// Its key cannot be had now.
+    Waiting(Waiting),
+}
+
+/// A cache whose key cannot be had now. Nobody else has it, and it is as it was.
+pub struct Waiting {
+    folder: Folder,
+    lock: OwnedFd,
+    choice: RootChoice,
+    /// What keeps the key, and why it cannot be had.
+    pub reason: NotNow,
+}
+
+impl Waiting {
+    /// Looks for the key again.
+    #[must_use]
+    pub fn try_again(self) -> Opening {
+        let Self { folder, lock, choice, reason } = self;
+        match Cache::open_folder(folder, lock, &choice) {
+            Ok(opening) => opening,
+            Err((folder, lock, error)) => {
+                let reason = NotNow { why: error.to_string(), ..reason };
+                Opening::Waiting(Self { folder, lock, choice, reason })
+            }
+        }
+    }
+}
+
 impl Cache {
     /// Opens the cache in `path`, which is made if it is missing, and reads all of it.
     ///
     /// # Errors
     /// [`CacheError`]. Damage is no error: what is damaged is dropped and told in [`Loaded::findings`].
-    pub fn open(path: &Path, choice: &RootChoice) -> Result<(Self, Loaded), CacheError> {
+    pub fn open(path: &Path, choice: &RootChoice) -> Result<Opening, CacheError> {
         let folder = Folder::open(path)?;
         let lock = folder.lock()?;
         folder.remove_temporary()?;
+        Self::open_folder(folder, lock, choice).map_err(|(_, _, error)| error)
+    }
+
+    fn open_folder(folder: Folder, lock: OwnedFd, choice: &RootChoice) -> Result<Opening, (Folder, OwnedFd, CacheError)> {
         let mut loaded = Loaded::default();
-        let (key, root) = root::open(&folder, choice, &mut loaded.findings)?;
+        let (key, root) = match root::open(&folder, choice, &mut loaded.findings) {
+            Ok(Root::Here(key, root)) => (key, root),
+            Ok(Root::NotNow(reason)) => return Ok(Opening::Waiting(Waiting { folder, lock, choice: choice.clone(), reason })),
+            Err(error) => return Err((folder, lock, error)),
+        };
         let cache = Self { folder, _lock: lock, key, root };
-        cache.load(&mut loaded)?;
-        Ok((cache, loaded))
+        match cache.load(&mut loaded) {
+            Ok(()) => Ok(Opening::Open(cache, loaded)),
+            Err(error) => Err((cache.folder, cache._lock, error)),
+        }
     }
 
     fn load(&self, loaded: &mut Loaded) -> Result<(), CacheError> {

@@ -23,7 +23,14 @@ fn put(cache: &Cache, since: u64, entries: Vec<Entry>) {
 }
 
 fn open(path: &Path) -> (Cache, Loaded) {
-    Cache::open(path, &FILE).unwrap()
+    open_with(path, &FILE)
+}
+
+fn open_with(path: &Path, choice: &RootChoice) -> (Cache, Loaded) {
+    match Cache::open(path, choice).unwrap() {
+        Opening::Open(cache, loaded) => (cache, loaded),
+        Opening::Waiting(waiting) => panic!("{:?}", waiting.reason),
+    }
 }
 
 fn entry_files(path: &Path) -> Vec<PathBuf> {
@@ -153,4 +160,42 @@ fn a_cache_whose_key_is_gone_starts_anew_and_says_so() {
     assert!(loaded.entries.is_empty() && loaded.findings[0].contains("fetched again"), "{:?}", loaded.findings);
     assert!(cache.root.said.contains("obfuscation"), "{}", cache.root.said);
     assert!(entry_files(&path).is_empty());
+}
+
+#[test]
+fn a_cache_whose_key_cannot_be_had_now_is_left_as_it_is_until_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, key, away) = (dir.path().join("c"), dir.path().join("key"), dir.path().join("away"));
+    let choice = RootChoice { file: Some(key.clone()), ..FILE };
+    let (cache, _) = open_with(&path, &choice);
+    put(&cache, 9, vec![entry("a", 7, b"x"), entry("b", 8, b"y")]);
+    drop(cache);
+    let files = || {
+        fs::read_dir(&path)
+            .unwrap()
+            .map(|f| f.unwrap().path())
+            .map(|p| (p.clone(), fs::read(p).unwrap()))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let before = files();
+    fs::copy(&key, &away).unwrap();
+    let kept = fs::metadata(&key).unwrap().permissions();
+    // Not mounted yet; being written; open to others.
+    let spoils: [&dyn Fn(); 3] = [&|| fs::remove_file(&key).unwrap(), &|| fs::write(&key, "half").unwrap(), &|| {
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap()
+    }];
+    for spoil in spoils {
+        spoil();
+        let Opening::Waiting(waiting) = Cache::open(&path, &choice).unwrap() else { panic!("it is open") };
+        assert!(waiting.reason.why.contains(key.to_str().unwrap()), "{}", waiting.reason.why);
+        assert!(waiting.reason.report().said.contains("cannot be had now"));
+        assert!(matches!(Cache::open(&path, &choice), Err(CacheError::InUse(_))), "it is this agent's all the while");
+        let Opening::Waiting(waiting) = waiting.try_again() else { panic!("it is open") };
+        assert_eq!(files(), before);
+        fs::copy(&away, &key).unwrap();
+        fs::set_permissions(&key, kept.clone()).unwrap();
+        let Opening::Open(cache, loaded) = waiting.try_again() else { panic!("it waits") };
+        assert_eq!((loaded.entries.len(), loaded.since, loaded.findings.len()), (2, Revision::parse("1.9"), 0));
+        drop(cache);
+    }
 }

@@ -1,7 +1,7 @@
 //! The cache's key in a file: beside the cache, where it hides nothing, or somewhere else that the administrator names, such as another disk
 //! or a credential that systemd hands in.
 
-use super::{Kept, is_beside};
+use super::{Kept, Unfound, is_beside};
 use crate::cache::Folder;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -35,14 +35,22 @@ pub(super) fn make(folder: &Folder, elsewhere: Option<&Path>) -> Result<Kept, St
     Ok(Kept { key, note: Vec::new() })
 }
 
-pub(super) fn find(folder: &Folder, elsewhere: Option<&Path>) -> Result<SecretBytes, String> {
-    let bytes = match elsewhere {
-        None => folder.read(NAME).map_err(|e| e.to_string())?.ok_or_else(|| format!("{} is missing", folder.path.join(NAME).display()))?,
-        Some(path) => read_private(path)?,
+/// A file that the administrator named may be on a disk that is not there yet, or be put back: only the one beside the cache is ours to give up.
+pub(super) fn find(folder: &Folder, elsewhere: Option<&Path>) -> Result<SecretBytes, Unfound> {
+    let missing = || Unfound::Gone(format!("{} is missing", folder.path.join(NAME).display()));
+    let (bytes, path, no_key): (_, _, fn(String) -> Unfound) = match elsewhere {
+        None => {
+            let read = folder.read(NAME).map_err(|e| Unfound::NotNow(e.to_string()))?;
+            (read.ok_or_else(missing)?, folder.path.join(NAME), Unfound::Gone)
+        }
+        Some(path) => (read_private(path).map_err(Unfound::NotNow)?, path.to_owned(), Unfound::NotNow),
     };
     let decoded = std::str::from_utf8(&bytes).ok().and_then(|text| STANDARD.decode(text.trim()).ok());
     let key = decoded.unwrap_or_else(|| bytes.to_vec());
-    if key.len() == 32 { Ok(SecretBytes::new(key)) } else { Err("the key's file has neither 32 bytes nor their base64".to_owned()) }
+    match key.len() {
+        32 => Ok(SecretBytes::new(key)),
+        _ => Err(no_key(format!("{} has neither 32 bytes nor their base64", path.display()))),
+    }
 }
 
 /// Reads a key that nobody else can read or replace.

@@ -1,6 +1,6 @@
 //! The cache's key in the kernel's keyring of the agent's user. It is in no file, and gone when the machine goes down.
 
-use super::Kept;
+use super::{Kept, Unfound};
 use claviger_crypto::{LocalKey, random};
 use claviger_domain::SecretBytes;
 use linux_keyutils::{KeyError, KeyRing, KeyRingIdentifier};
@@ -20,22 +20,24 @@ pub(super) fn make() -> Result<Kept, String> {
     match find(&kept.note) {
         Ok(found) if found.expose() == kept.key.expose() => Ok(kept),
         Ok(_) => Err("it gives back another key".to_owned()),
-        Err(why) => Err(why),
+        Err(unfound) => Err(unfound.why()),
     }
 }
 
-pub(super) fn find(note: &[u8]) -> Result<SecretBytes, String> {
-    let name = std::str::from_utf8(note).map_err(|_| "its name is damaged".to_owned())?;
+/// What the keyring does not have it will not have again; whatever else it says may pass.
+pub(super) fn find(note: &[u8]) -> Result<SecretBytes, Unfound> {
+    let name = std::str::from_utf8(note).map_err(|_| Unfound::Gone("its name is damaged".to_owned()))?;
     let missing = |e: KeyError| match e {
-        KeyError::KeyDoesNotExist => "the kernel's keyring no longer has its key, as after a reboot".to_owned(),
-        other => said(other),
+        KeyError::KeyDoesNotExist => Unfound::Gone("the kernel's keyring no longer has its key, as after a reboot".to_owned()),
+        KeyError::KeyExpired | KeyError::KeyRevoked => Unfound::Gone(said(e)),
+        other => Unfound::NotNow(said(other)),
     };
-    let key = user_ring()?.search(name).map_err(missing)?;
+    let key = user_ring().map_err(Unfound::NotNow)?.search(name).map_err(missing)?;
     let mut bytes = [0; 64];
-    let length = key.read(&mut bytes).map_err(said)?;
+    let length = key.read(&mut bytes).map_err(missing)?;
     let secret = bytes.get(..length).map(|bytes| SecretBytes::new(bytes.to_vec()));
     bytes.zeroize();
-    secret.ok_or_else(|| "its key has a wrong length".to_owned())
+    secret.ok_or_else(|| Unfound::Gone("its key has a wrong length".to_owned()))
 }
 
 /// The user's keyring, reachable from this session: a service may have a session of its own that does not lead there.
@@ -62,8 +64,8 @@ mod tests {
         let kept = make().unwrap();
         assert_eq!(find(&kept.note).unwrap().expose(), kept.key.expose());
         assert_eq!(kept.key.len(), 32);
-        let why = find(b"claviger-node:nothing").unwrap_err();
-        assert!(why.contains("reboot"), "{why}");
+        let unfound = find(b"claviger-node:nothing").unwrap_err();
+        assert!(matches!(&unfound, Unfound::Gone(why) if why.contains("reboot")), "{unfound:?}");
         let ring = user_ring().unwrap();
         let key = ring.search(std::str::from_utf8(&kept.note).unwrap()).unwrap();
         key.invalidate().unwrap();

@@ -1,8 +1,9 @@
 //! What keeps the cache's key, and what that promises.
 //!
 //! `CACHE/root` has one line: title, kind, and what the kind needs to find or unwrap the key. A cache stays with the kind that it was made with
-//! until the configuration names another one. When its key cannot be had any more the cache starts anew: it holds nothing that the
-//! server does not have.
+//! until the configuration names another one. When its key is gone for good, or the line leads to another cache's, the cache starts anew: it
+//! holds nothing that the server does not have. When the key merely cannot be had now (a device that is not there yet, a file that may not be
+//! read, a keyring without room) the cache is left as it is.
 
 mod file;
 mod keyring;
@@ -27,6 +28,26 @@ pub enum RootKind {
     Keyring,
     /// A file.
     File,
+}
+
+impl Unfound {
+    fn why(self) -> String {
+        match self {
+            Self::Gone(why) | Self::NotNow(why) => why,
+        }
+    }
+}
+
+impl NotNow {
+    /// What `status` says meanwhile.
+    #[must_use]
+    pub fn report(&self) -> RootReport {
+        let said = format!(
+            "the cache's key is kept by {} and cannot be had now: the cache is left as it is, and nothing in it is given out",
+            self.kind.name()
+        );
+        RootReport { kind: self.kind, said }
+    }
 }
 
 impl RootKind {
@@ -80,6 +101,32 @@ pub struct RootError {
     pub why: String,
 }
 
+/// Why a key is not found.
+#[derive(Debug, PartialEq, Eq)]
+enum Unfound {
+    /// It is gone for good, or another cache's.
+    Gone(String),
+    /// It may be there later.
+    NotNow(String),
+}
+
+/// A cache's key, or that it cannot be had now.
+pub(crate) enum Root {
+    /// It is here.
+    Here(LocalKey, RootReport),
+    /// The cache stays as it is.
+    NotNow(NotNow),
+}
+
+/// A key that cannot be had now.
+#[derive(Debug, Clone)]
+pub struct NotNow {
+    /// What keeps it.
+    pub kind: RootKind,
+    /// Why.
+    pub why: String,
+}
+
 /// A key, and what finds it again.
 struct Kept {
     key: SecretBytes,
@@ -88,14 +135,14 @@ struct Kept {
 }
 
 /// The cache's key: the one it has, or a fresh one.
-pub(crate) fn open(folder: &Folder, choice: &RootChoice, findings: &mut Vec<String>) -> Result<(LocalKey, RootReport), CacheError> {
+pub(crate) fn open(folder: &Folder, choice: &RootChoice, findings: &mut Vec<String>) -> Result<Root, CacheError> {
     if let Some((kind, note)) = recorded(folder)? {
         if choice.kind.is_none_or(|wanted| wanted == kind) {
-            match find(kind, folder, choice, &note)
-                .and_then(|key| LocalKey::new(&key).ok_or_else(|| "its key has a wrong length".to_owned()))
-            {
-                Ok(key) => return Ok((key, report(kind, folder, choice, &[]))),
-                Err(why) => findings.push(format!("the cache could not be opened, so its secrets are fetched again: {why}")),
+            let found = find(kind, folder, choice, &note);
+            match found.and_then(|key| LocalKey::new(&key).ok_or_else(|| Unfound::Gone("its key has a wrong length".to_owned()))) {
+                Ok(key) => return Ok(Root::Here(key, report(kind, folder, choice, &[]))),
+                Err(Unfound::NotNow(why)) => return Ok(Root::NotNow(NotNow { kind, why })),
+                Err(Unfound::Gone(why)) => findings.push(format!("the cache could not be opened, so its secrets are fetched again: {why}")),
             }
         } else {
             findings.push(format!("the cache's key moves from {} to another root, so its secrets are fetched again", kind.name()));
@@ -105,7 +152,7 @@ pub(crate) fn open(folder: &Folder, choice: &RootChoice, findings: &mut Vec<Stri
     let line = format!("{TITLE} {} {}\n", kind.name(), STANDARD.encode(&kept.note));
     folder.replace(&[("root".to_owned(), line.into_bytes().into())])?;
     let key = LocalKey::new(&kept.key).ok_or_else(|| RootError { kind, why: "its key has a wrong length".to_owned() })?;
-    Ok((key, report(kind, folder, choice, &missed)))
+    Ok(Root::Here(key, report(kind, folder, choice, &missed)))
 }
 
 fn recorded(folder: &Folder) -> Result<Option<(RootKind, Vec<u8>)>, CacheError> {
@@ -140,7 +187,7 @@ fn make(kind: RootKind, folder: &Folder, choice: &RootChoice) -> Result<Kept, St
     }
 }
 
-fn find(kind: RootKind, folder: &Folder, choice: &RootChoice, note: &[u8]) -> Result<SecretBytes, String> {
+fn find(kind: RootKind, folder: &Folder, choice: &RootChoice, note: &[u8]) -> Result<SecretBytes, Unfound> {
     match kind {
         RootKind::Tpm => tpm::find(choice.tpm.as_deref(), note),
         RootKind::Keyring => keyring::find(note),

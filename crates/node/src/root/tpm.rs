@@ -6,7 +6,7 @@
 //! What it deliberately does not do: no policy on boot measurements (an update of the system would close the cache), and no encryption of the parameters on the
 //! way to the chip (who can listen to its bus has the machine open).
 
-use super::Kept;
+use super::{Kept, Unfound};
 use claviger_crypto::LocalKey;
 use claviger_domain::SecretBytes;
 use std::fs::OpenOptions;
@@ -45,6 +45,8 @@ const STORAGE_KEY: u32 = 0x0003_0472;
 const SEALED_DATA: u32 = 0x0000_0452;
 /// The TPM is busy: testing itself, or doing something that must not be interrupted.
 const BUSY: [u32; 3] = [0x922, 0x908, 0x90a];
+/// This bit is in each code that is about what the TPM was given ("format one"); the others are about its own state.
+const OF_WHAT_IT_WAS_GIVEN: u32 = 0x80;
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
 /// What a TPM takes for its slowest command, many times.
@@ -53,34 +55,65 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MOST: usize = 4096;
 const HEADER: usize = 10;
 
-pub(super) fn make(path: Option<&Path>) -> Result<Kept, String> {
+/// Why a TPM did not do something.
+struct Fault {
+    why: String,
+    /// Its code, where it refused.
+    code: Option<u32>,
+}
+
+type Result<T> = std::result::Result<T, Fault>;
+
+impl From<String> for Fault {
+    fn from(why: String) -> Self {
+        Self { why, code: None }
+    }
+}
+
+pub(super) fn make(path: Option<&Path>) -> std::result::Result<Kept, String> {
     let key = LocalKey::generate();
-    let mut tpm = Tpm::open(path)?;
-    let parent = tpm.create_primary()?;
-    let note = tpm.seal(parent, &key);
-    tpm.flush(parent);
-    let kept = Kept { key, note: note? };
-    // A software TPM speaks with one at a time.
-    drop(tpm);
+    let note = sealed_by(path, &key).map_err(|fault| fault.why)?;
+    let kept = Kept { key, note };
     // What cannot be unsealed must not become the cache's only key.
     match find(path, &kept.note) {
         Ok(found) if found.expose() == kept.key.expose() => Ok(kept),
         Ok(_) => Err("it gives back another key".to_owned()),
-        Err(why) => Err(why),
+        Err(unfound) => Err(unfound.why()),
     }
 }
 
-pub(super) fn find(path: Option<&Path>, note: &[u8]) -> Result<SecretBytes, String> {
+/// A software TPM speaks with one at a time: when this is done it can be spoken to again.
+fn sealed_by(path: Option<&Path>, key: &SecretBytes) -> Result<Vec<u8>> {
     let mut tpm = Tpm::open(path)?;
     let parent = tpm.create_primary()?;
-    let item = tpm.load(parent, note);
-    let key = item.and_then(|item| {
-        let key = tpm.unseal(item);
-        tpm.flush(item);
-        key
-    });
+    let note = tpm.seal(parent, key);
+    tpm.flush(parent);
+    note
+}
+
+/// A TPM that is not there, busy, locked or without room may do it later. One that knows nothing of the sealed key never will: it is another one, or was cleared.
+pub(super) fn find(path: Option<&Path>, note: &[u8]) -> std::result::Result<SecretBytes, Unfound> {
+    let not_now = |fault: Fault| Unfound::NotNow(fault.why);
+    let blobs = blobs(note).map_err(|fault| Unfound::Gone(fault.why))?;
+    let mut tpm = Tpm::open(path).map_err(not_now)?;
+    let parent = tpm.create_primary().map_err(not_now)?;
+    let key = match tpm.load(parent, blobs) {
+        Ok(item) => {
+            let key = tpm.unseal(item);
+            tpm.flush(item);
+            key.map_err(not_now)
+        }
+        Err(Fault { why, code: Some(code) }) if code & OF_WHAT_IT_WAS_GIVEN != 0 => Err(Unfound::Gone(why)),
+        Err(fault) => Err(not_now(fault)),
+    };
     tpm.flush(parent);
     key
+}
+
+/// The private and the public blob of a note.
+fn blobs(note: &[u8]) -> Result<(&[u8], &[u8])> {
+    let mut blobs = Answer(note);
+    Ok((blobs.sized()?.1, blobs.sized()?.1))
 }
 
 /// A TPM: a character device, or the socket of a software TPM.
@@ -141,14 +174,14 @@ impl Command {
 struct Answer<'b>(&'b [u8]);
 
 impl<'b> Answer<'b> {
-    fn number(&mut self) -> Result<u32, String> {
+    fn number(&mut self) -> Result<u32> {
         let (first, rest) = self.0.split_first_chunk().ok_or_else(cut)?;
         self.0 = rest;
         Ok(u32::from_be_bytes(*first))
     }
 
     /// A sized buffer with its size, and without.
-    fn sized(&mut self) -> Result<(&'b [u8], &'b [u8]), String> {
+    fn sized(&mut self) -> Result<(&'b [u8], &'b [u8])> {
         let size = self.0.first_chunk().map(|size| usize::from(u16::from_be_bytes(*size))).ok_or_else(cut)?;
         let (whole, rest) = self.0.split_at_checked(2 + size).ok_or_else(cut)?;
         self.0 = rest;
@@ -156,12 +189,12 @@ impl<'b> Answer<'b> {
     }
 }
 
-fn cut() -> String {
-    "its answer is cut off".to_owned()
+fn cut() -> Fault {
+    "its answer is cut off".to_owned().into()
 }
 
 impl Tpm {
-    fn open(path: Option<&Path>) -> Result<Self, String> {
+    fn open(path: Option<&Path>) -> Result<Self> {
         let path = path.unwrap_or(Path::new(DEVICE)).to_owned();
         let failed = |e: std::io::Error| format!("{}: {e}", path.display());
         let is_socket = std::fs::metadata(&path).map_err(failed)?.file_type().is_socket();
@@ -173,7 +206,7 @@ impl Tpm {
     }
 
     /// Sends a command, again while the TPM is busy; gives what follows the answer's header.
-    fn send(&mut self, command: &Command) -> Result<Zeroizing<Vec<u8>>, String> {
+    fn send(&mut self, command: &Command) -> Result<Zeroizing<Vec<u8>>> {
         let bytes = command.to_bytes();
         for _ in 0..ATTEMPTS {
             let failed = |e: std::io::Error| format!("{}: {e}", self.path.display());
@@ -183,19 +216,22 @@ impl Tpm {
             match code {
                 0 => return Ok(Zeroizing::new(answer[HEADER..].to_vec())),
                 busy if BUSY.contains(&busy) => std::thread::sleep(PAUSE),
-                code => return Err(format!("{} refuses command 0x{:x} with 0x{code:x}", self.path.display(), command.code)),
+                code => {
+                    let why = format!("{} refuses command 0x{:x} with 0x{code:x}", self.path.display(), command.code);
+                    return Err(Fault { why, code: Some(code) });
+                }
             }
         }
-        Err(format!("{} stays busy", self.path.display()))
+        Err(format!("{} stays busy", self.path.display()).into())
     }
 
-    fn create_primary(&mut self) -> Result<u32, String> {
+    fn create_primary(&mut self) -> Result<u32> {
         let command = Command::new(CREATE_PRIMARY, OWNER).sized(&sensitive(&[])).sized(&storage_key()).sized(&[]).no_registers();
         Answer(&self.send(&command)?).number()
     }
 
-    /// The two blobs that [`Tpm::load`] takes.
-    fn seal(&mut self, parent: u32, key: &SecretBytes) -> Result<Vec<u8>, String> {
+    /// The two blobs that [`Tpm::load`] takes, one after the other.
+    fn seal(&mut self, parent: u32, key: &SecretBytes) -> Result<Vec<u8>> {
         let command = Command::new(CREATE, parent).sized(&sensitive(key.expose())).sized(&sealed_data()).sized(&[]).no_registers();
         let answer = self.send(&command)?;
         let mut answer = Answer(&answer);
@@ -204,13 +240,11 @@ impl Tpm {
         Ok([private, public].concat())
     }
 
-    fn load(&mut self, parent: u32, note: &[u8]) -> Result<u32, String> {
-        let mut blobs = Answer(note);
-        let ((_, private), (_, public)) = (blobs.sized()?, blobs.sized()?);
+    fn load(&mut self, parent: u32, (private, public): (&[u8], &[u8])) -> Result<u32> {
         Answer(&self.send(&Command::new(LOAD, parent).sized(private).sized(public))?).number()
     }
 
-    fn unseal(&mut self, item: u32) -> Result<SecretBytes, String> {
+    fn unseal(&mut self, item: u32) -> Result<SecretBytes> {
         let answer = self.send(&Command::new(UNSEAL, item))?;
         let mut answer = Answer(&answer);
         answer.number()?;
@@ -317,10 +351,14 @@ mod tests {
             self.folder.path().join("tpm")
         }
 
-        /// Power off and on.
-        fn restart(&mut self) {
+        fn kill(&mut self) {
             let _ = self.child.kill();
             let _ = self.child.wait();
+        }
+
+        /// Power off and on.
+        fn restart(&mut self) {
+            self.kill();
             let _ = std::fs::remove_file(self.socket());
             self.child = Self::spawn(self.folder.path());
             self.wait();
@@ -346,11 +384,17 @@ mod tests {
             // More often than there are places for loaded keys: they are given back.
             assert_eq!(find(Some(&one.socket()), &kept.note).unwrap().expose(), kept.key.expose());
         }
-        let why = find(Some(&other.socket()), &kept.note).unwrap_err();
-        assert!(why.contains("refuses command 0x157"), "{why}");
+        let unfound = find(Some(&other.socket()), &kept.note).unwrap_err();
+        assert!(matches!(&unfound, Unfound::Gone(why) if why.contains("refuses command 0x157")), "{unfound:?}");
         let mut changed = kept.note.clone();
         changed[20] ^= 1;
-        assert!(find(Some(&one.socket()), &changed).is_err());
+        assert!(matches!(find(Some(&one.socket()), &changed), Err(Unfound::Gone(_))));
+        // A machine whose TPM is not there yet, or does not answer, may have it in a moment.
+        one.kill();
+        let unfound = find(Some(&one.socket()), &kept.note).unwrap_err();
+        assert!(matches!(&unfound, Unfound::NotNow(_)), "{unfound:?}");
+        one.restart();
+        assert!(find(Some(&one.socket()), &kept.note).is_ok());
     }
 
     #[test]
@@ -362,8 +406,7 @@ mod tests {
     #[test]
     fn notes_that_are_cut_off_are_refused_before_the_tpm_is_asked() {
         for note in [&[][..], &[0], &[0, 5, 1, 2], &[0, 0, 0, 9, 1]] {
-            let mut blobs = Answer(note);
-            assert!(blobs.sized().and_then(|_| blobs.sized()).is_err(), "{note:?}");
+            assert!(matches!(find(Some(Path::new("/nowhere/tpm")), note), Err(Unfound::Gone(_))), "{note:?}");
         }
     }
 }

@@ -263,6 +263,53 @@ fn lay_snares(knox: &Path, victim: &Path, elsewhere: &Path, over: &AtomicBool) {
     }
 }
 
+/// A device that is not there yet, a disk that is not mounted: the cache outlives it, and nothing is given out of it meanwhile.
+#[test]
+fn a_cache_whose_key_cannot_be_had_is_kept_and_taken_in_when_the_key_comes() {
+    let stage = Stage::new();
+    stage.create(&[("a", "of-the-cache"), ("revoked", "r"), ("untouched", "u")]);
+    let mut agent = stage.agent("a", &PLAIN.replace("kind = \"file\"", "kind = \"file\"\nfile = \"@/key\""));
+    agent.start();
+    ["a", "revoked", "untouched"].iter().for_each(|key| agent.register(key));
+    agent.stop();
+    let (key, away) = (agent.path("key"), agent.path("key.away"));
+    let say = |agent: &Agent| until("it is said", || agent.status()["problems"].to_string().contains("its key cannot be had now"));
+    // Without key and server there is nothing to give out.
+    stage.outage();
+    fs::rename(&key, &away).unwrap();
+    agent.start();
+    say(&agent);
+    assert_eq!((agent.read("a"), agent.entries().len()), (Err("not_found".to_owned()), 3));
+    agent.stop();
+    assert_eq!(agent.entries().len(), 3, "neither is anything written or removed");
+    agent.start();
+    fs::rename(&away, &key).unwrap();
+    agent.waits_for("a", Some("of-the-cache"));
+    agent.stop();
+    // Without the key and with the server: what is asked for is fetched, and held in memory.
+    fs::rename(&key, &away).unwrap();
+    stage.back();
+    agent.start();
+    let (code, said) = agent.ask("PUT", "/v1/registered/a");
+    assert!(code == 503 && said.contains("cannot be had now"), "{said}");
+    agent.waits_for("a", Some("of-the-cache"));
+    stage.rotate("a", "newer");
+    agent.waits_for("a", Some("newer"));
+    stage.run(&["acl", "revoke", "revoked", "machine:dev-machine"]);
+    assert_eq!(agent.entries().len(), 3);
+    fs::rename(&away, &key).unwrap();
+    agent.waits_until_gone("revoked");
+    agent.waits_for("untouched", Some("u"));
+    assert_eq!(agent.read("a"), Ok("newer".into()));
+    until("all is on disk", || agent.entries().len() == 2);
+    until("all is well", || agent.status()["problems"].as_array().unwrap().is_empty());
+    agent.kill();
+    stage.outage();
+    agent.start();
+    assert_eq!((agent.read("a"), agent.read("untouched")), (Ok("newer".into()), Ok("u".into())));
+    assert_eq!((agent.read("revoked"), agent.status()["notes"].clone()), (Err("not_found".to_owned()), serde_json::json!([])));
+}
+
 /// Not an agent's own business, but what it promises: its process shows no secret to others of the same user.
 #[test]
 fn the_process_cannot_be_dumped_or_read_by_its_own_user() {
