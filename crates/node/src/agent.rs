@@ -82,7 +82,7 @@ impl Agent {
         let now = table.times.wall();
         table.health(|health| health.offline_since = Some(now));
         let store = match opening {
-            Opening::Open(cache, loaded) => Store::Open(Arc::new(cache), take_in(&table, loaded)),
+            Opening::Open(cache, loaded) => Store::Open(cache, take_in(&table, loaded)),
             Opening::Waiting(waiting) => Store::Waiting(waiting),
         };
         let io = |step: String| move |source| AgentError::Io { step, source };
@@ -205,7 +205,7 @@ impl Running {
                             self.table.health(|health| health.root = None);
                             self.status.set_root(cache.root.clone());
                             tracing::info!("the cache's key is there: the cache is taken in");
-                            return (Arc::new(cache), join(&self.table, &self.pending, loaded));
+                            return (cache, join(&self.table, &self.pending, loaded));
                         }
                         Opening::Waiting(still) => waiting = still,
                     }

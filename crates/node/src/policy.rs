@@ -58,7 +58,11 @@ pub struct Rule {
 
 /// All rules; each adds to the others.
 #[derive(Debug, Clone, Default)]
-pub struct Policy(Vec<Rule>);
+pub struct Policy {
+    rules: Vec<Rule>,
+    /// Whom they name, for whatever key.
+    named: Readers,
+}
 
 /// Who may read one key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -71,14 +75,26 @@ impl Policy {
     /// These rules.
     #[must_use]
     pub fn new(rules: Vec<Rule>) -> Self {
-        Self(rules)
+        let mut policy = Self { rules, named: Readers::default() };
+        policy.named = policy.readers_where(|_| true);
+        policy
+    }
+
+    /// Whether some rule names this user or one of these groups.
+    #[must_use]
+    pub fn names(&self, user: u32, groups: &[u32]) -> bool {
+        self.named.admit(user, groups)
     }
 
     /// Who may read `id`.
     #[must_use]
     pub fn readers(&self, id: &KeyId) -> Readers {
+        self.readers_where(|pattern| pattern.matches(id))
+    }
+
+    fn readers_where(&self, counts: impl Fn(&Pattern) -> bool) -> Readers {
         let mut readers = Readers::default();
-        for rule in self.0.iter().filter(|rule| rule.pattern.matches(id)) {
+        for rule in self.rules.iter().filter(|rule| counts(&rule.pattern)) {
             readers.users.extend_from_slice(&rule.users);
             readers.groups.extend_from_slice(&rule.groups);
         }
@@ -123,6 +139,7 @@ mod tests {
         for (id, user, groups, expected) in table {
             assert_eq!(policy.readers(&KeyId::parse(id).unwrap()).admit(user, groups), expected, "{id} {user} {groups:?}");
         }
+        assert!(policy.names(99, &[]) && policy.names(12, &[4, 5]) && !policy.names(12, &[4]) && !policy.names(0, &[0]));
         assert!(!Policy::default().readers(&KeyId::parse("a").unwrap()).admit(0, &[0]));
     }
 }

@@ -1,7 +1,7 @@
 //! What the agent says of itself: for people, monitors and the command `claviger node status`.
 
 use crate::root::RootReport;
-use crate::table::{Health, Table};
+use crate::table::{Counters, Health, Table};
 use crate::times::Age;
 use claviger_domain::Timestamp;
 use claviger_wire::native::unix_to_rfc3339;
@@ -62,6 +62,9 @@ pub struct Report {
     pub reads_refused: u64,
     /// Lines that the log of reads lost.
     pub reads_unlogged: u64,
+    /// Reads without a line of their own in it, since one user's were too many; it has their number.
+    #[serde(default)]
+    pub reads_summed: u64,
     /// When the agent started.
     pub started: String,
     /// The keys; absent for who may not see their names.
@@ -136,7 +139,7 @@ impl Status {
             }),
             max_offline_seconds: self.table.max_offline().as_secs(),
             problems: self.problems(&health, age, registered.len(), with_keys),
-            notes: notes(&health, unlogged, with_keys),
+            notes: notes(&health, counters, with_keys),
             root: root.said,
             root_kind: root.kind.name().to_owned(),
             memory: self.memory.clone(),
@@ -145,6 +148,7 @@ impl Status {
             reads: counters.given.load(Ordering::Relaxed),
             reads_refused: counters.refused.load(Ordering::Relaxed),
             reads_unlogged: unlogged,
+            reads_summed: counters.summed.load(Ordering::Relaxed),
             started: unix_to_rfc3339(self.started),
             keys: with_keys.then(|| registered.iter().map(|id| self.key(id, &health)).collect()),
         }
@@ -211,13 +215,19 @@ impl Status {
     }
 }
 
-fn notes(health: &Health, unlogged: u64, with_keys: bool) -> Vec<String> {
+fn notes(health: &Health, counters: &Counters, with_keys: bool) -> Vec<String> {
+    let (unlogged, summed) = (counters.unlogged.load(Ordering::Relaxed), counters.summed.load(Ordering::Relaxed));
     let mut notes = if with_keys { health.findings.clone() } else { Vec::new() };
     if let Some(error) = health.error.as_ref().filter(|_| health.is_live) {
         notes.push(format!("the last read failed and is tried again: {error}"));
     }
     if unlogged > 0 {
         notes.push(format!("{unlogged} lines of the log of reads were lost"));
+    }
+    if summed > 0 {
+        notes.push(format!(
+            "{summed} reads have no line of their own in the log of reads, since one user's were too many: it has their number"
+        ));
     }
     notes
 }

@@ -113,6 +113,8 @@ pub struct Counters {
     pub refused: AtomicU64,
     /// Lines that the log of reads did not take.
     pub unlogged: AtomicU64,
+    /// Reads that have no line of their own in it, since their user's were too many.
+    pub summed: AtomicU64,
 }
 
 /// Everything that is held.
@@ -171,6 +173,12 @@ impl Table {
         // A heartbeat every 15 s, and a stream that is given up after two and a half of them.
         let offline = Some(age).filter(|age| *age > Duration::from_secs(45));
         Reading::Here { held, now, offline }
+    }
+
+    /// Whether a rule names this user or one of these groups, for whatever key.
+    #[must_use]
+    pub fn names(&self, user: u32, groups: &[u32]) -> bool {
+        self.policy.names(user, groups)
     }
 
     /// Puts a secret in place; what it replaces is wiped when its last reader is done.

@@ -22,6 +22,7 @@
  *   'R' u64 inode, u64 replaced inode or 0, path from, path to                   before a rename
  *   'U' u64 inode, path                                                          before a name is removed
  *   'D' path                                                                     after a folder's sync
+ *   'A'                                                                          after a sync of the file system: of content, no names
  * where a path is u32 length and bytes. A file whose last name may go is kept by a second name, its inode number, in the
  * folder of graves.
  *
@@ -85,8 +86,9 @@ REAL(ssize_t, pwritev, (int, const struct iovec *, int, off_t))
 REAL(int, ftruncate, (int, off_t))
 REAL(int, fallocate, (int, int, off_t, off_t))
 REAL(int, posix_fallocate, (int, off_t, off_t))
-REAL(int, rename, (const char *, const char *))
-REAL(int, unlink, (const char *))
+REAL(int, renameat, (int, const char *, int, const char *))
+REAL(int, unlinkat, (int, const char *, int))
+REAL(int, syncfs, (int))
 REAL(int, fsync, (int))
 REAL(int, fdatasync, (int))
 REAL(int, dup, (int))
@@ -96,7 +98,8 @@ REAL(int, fcntl, (int, int, ...))
 
 __attribute__((constructor)) static void begin(void) {
     find_open(), find_openat(), find_close(), find_write(), find_pwrite(), find_writev(), find_pwritev(), find_ftruncate();
-    find_fallocate(), find_posix_fallocate(), find_rename(), find_unlink(), find_fsync(), find_fdatasync();
+    find_fallocate(), find_posix_fallocate(), find_fsync(), find_fdatasync();
+    find_renameat(), find_unlinkat(), find_syncfs();
     find_dup(), find_dup2(), find_dup3(), find_fcntl();
     const char *where = getenv("CLAVIGER_FAULTS");
     if (!where || strlen(where) > PATH_ROOM - 32)
@@ -117,7 +120,8 @@ __attribute__((constructor)) static void begin(void) {
 
 /* The absolute path, if it is below the watched folder. */
 static int is_watched(int at, const char *path, char *absolute) {
-    if (!control || !path || !control->folder[0])
+    /* A folder that is opened to be listed is closed behind our back. */
+    if (!control || !path || !control->folder[0] || !strcmp(path, "."))
         return 0;
     if (path[0] == '/') {
         if (snprintf(absolute, PATH_ROOM, "%s", path) >= PATH_ROOM)
@@ -466,10 +470,27 @@ static int sync_any(int fd, int (*real)(int)) {
 int fsync(int fd) { return sync_any(fd, real_fsync); }
 int fdatasync(int fd) { return sync_any(fd, real_fdatasync); }
 
-int rename(const char *from, const char *to) {
+int syncfs(int fd) {
+    if (!watched(fd))
+        return real_syncfs(fd);
+    pthread_mutex_lock(&lock);
+    struct file *f = watched(fd);
+    int result = f && must_fail(SYNCS, f->path) ? -1 : 0;
+    if (f && !result && !control->lying) {
+        struct record r = {0};
+        put(&r, "A", 1);
+        keep(&r, NULL, 0);
+    }
+    int error = errno;
+    pthread_mutex_unlock(&lock);
+    errno = error;
+    return result;
+}
+
+int renameat(int at, const char *from, int bt, const char *to) {
     char a[PATH_ROOM], b[PATH_ROOM];
-    if (!is_watched(AT_FDCWD, from, a) || !is_watched(AT_FDCWD, to, b))
-        return real_rename(from, to);
+    if (!is_watched(at, from, a) || !is_watched(bt, to, b))
+        return real_renameat(at, from, bt, to);
     pthread_mutex_lock(&lock);
     int result = -1;
     if (!must_fail(NAMES, b)) {
@@ -480,7 +501,7 @@ int rename(const char *from, const char *to) {
             put(&r, "R", 1), put_number(&r, moved), put_number(&r, replaced), put_path(&r, a), put_path(&r, b);
             keep(&r, NULL, 0);
         }
-        result = real_rename(from, to);
+        result = real_renameat(at, from, bt, to);
     }
     int error = errno;
     pthread_mutex_unlock(&lock);
@@ -488,10 +509,12 @@ int rename(const char *from, const char *to) {
     return result;
 }
 
-int unlink(const char *path) {
+int rename(const char *from, const char *to) { return renameat(AT_FDCWD, from, AT_FDCWD, to); }
+
+int unlinkat(int at, const char *path, int flags) {
     char absolute[PATH_ROOM];
-    if (!is_watched(AT_FDCWD, path, absolute))
-        return real_unlink(path);
+    if (flags || !is_watched(at, path, absolute))
+        return real_unlinkat(at, path, flags);
     pthread_mutex_lock(&lock);
     int result = -1;
     if (!must_fail(NAMES, absolute)) {
@@ -502,10 +525,12 @@ int unlink(const char *path) {
             put(&r, "U", 1), put_number(&r, inode), put_path(&r, absolute);
             keep(&r, NULL, 0);
         }
-        result = real_unlink(path);
+        result = real_unlinkat(at, path, flags);
     }
     int error = errno;
     pthread_mutex_unlock(&lock);
     errno = error;
     return result;
 }
+
+int unlink(const char *path) { return unlinkat(AT_FDCWD, path, 0); }

@@ -83,7 +83,7 @@ fn start(arguments: &Nodes, config: &Config, n: usize, seen: Seen) -> anyhow::Re
     table.set_registered(config.registered.iter().cloned(), loaded.registered);
     let pending = Arc::new(Pending::default());
     tokio::spawn(Sync::new(table.clone(), pending.clone(), config.endpoints.clone(), loaded.since, false).run());
-    tokio::spawn(watch(table.clone(), pending, Arc::new(cache), seen));
+    tokio::spawn(watch(table.clone(), pending, cache, seen));
     Ok(table)
 }
 

@@ -27,7 +27,7 @@ mod index;
 pub use index::{Index, Indexed};
 
 use crate::entry::Entry;
-use crate::root::{self, NotNow, Root, RootChoice, RootReport};
+use crate::root::{self, NotNow, RootChoice, RootReport};
 use crate::times::Contact;
 use claviger_crypto::LocalKey;
 use claviger_domain::{KeyId, Revision, Timestamp};
@@ -133,7 +133,7 @@ impl Batch {
 /// A cache, open or not yet.
 pub enum Opening {
     /// It is open, and this is all of it.
-    Open(Cache, Loaded),
+    Open(Arc<Cache>, Loaded),
     /// Its key cannot be had now.
     Waiting(Waiting),
 }
@@ -177,13 +177,13 @@ impl Cache {
     fn open_folder(folder: Folder, lock: OwnedFd, choice: &RootChoice) -> Result<Opening, (Folder, OwnedFd, CacheError)> {
         let mut loaded = Loaded::default();
         let (key, root) = match root::open(&folder, choice, &mut loaded.findings) {
-            Ok(Root::Here(key, root)) => (key, root),
-            Ok(Root::NotNow(reason)) => return Ok(Opening::Waiting(Waiting { folder, lock, choice: choice.clone(), reason })),
+            Ok(Ok(here)) => here,
+            Ok(Err(reason)) => return Ok(Opening::Waiting(Waiting { folder, lock, choice: choice.clone(), reason })),
             Err(error) => return Err((folder, lock, error)),
         };
         let cache = Self { folder, _lock: lock, key, root };
         match cache.load(&mut loaded) {
-            Ok(()) => Ok(Opening::Open(cache, loaded)),
+            Ok(()) => Ok(Opening::Open(Arc::new(cache), loaded)),
             Err(error) => Err((cache.folder, cache._lock, error)),
         }
     }

@@ -22,11 +22,11 @@ fn put(cache: &Cache, since: u64, entries: Vec<Entry>) {
     cache.write(&Batch { put, index: Some(index), ..Batch::default() }).unwrap();
 }
 
-fn open(path: &Path) -> (Cache, Loaded) {
+fn open(path: &Path) -> (Arc<Cache>, Loaded) {
     open_with(path, &FILE)
 }
 
-fn open_with(path: &Path, choice: &RootChoice) -> (Cache, Loaded) {
+fn open_with(path: &Path, choice: &RootChoice) -> (Arc<Cache>, Loaded) {
     match Cache::open(path, choice).unwrap() {
         Opening::Open(cache, loaded) => (cache, loaded),
         Opening::Waiting(waiting) => panic!("{:?}", waiting.reason),

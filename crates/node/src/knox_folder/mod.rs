@@ -13,7 +13,7 @@
 //! # Guarantees
 //! - The list changes only under its lock, in place: whoever watches the inode goes on hearing of it. At no moment of a change of
 //!   ours is the file empty or an id cut, even if this process is killed in it.
-//! - A cached key is replaced as a whole, durably, or not at all.
+//! - A cached key is replaced as a whole, durably, or not at all; one that was removed stays removed, through a power cut too.
 //! - Links are never followed below the folder, and only plain files with one name are touched (`beneath`).
 //!
 //! # Not promised
@@ -265,7 +265,8 @@ impl KnoxFolder {
             beneath::write_all(&file, json, 0)?;
             rustix::fs::fchmod(&file, self.modes.file())?;
             rustix::fs::fdatasync(&file)?;
-            renameat(&self.root, temporary.as_str(), &keys, name)
+            renameat(&self.root, temporary.as_str(), &keys, name)?;
+            rustix::fs::fsync(&keys)
         };
         write().map_err(|error| {
             // It may be full, and then this gives space back; if it fails the next start does it.
@@ -277,13 +278,14 @@ impl KnoxFolder {
     /// Removes a cached key's file; whether there was one.
     ///
     /// # Errors
-    /// It is still there.
+    /// It is still there, or may be again after a power cut.
     pub fn remove_key(&self, id: &KeyId) -> Result<bool, FolderError> {
         let path = self.key_path(id.as_str());
         let name = file_name(id)?;
         let Some(keys) = self.open_keys()? else { return Ok(false) };
         match unlinkat(&keys, name, AtFlags::empty()) {
-            Ok(()) => Ok(true),
+            // What was taken off must not come back with the power.
+            Ok(()) => rustix::fs::fsync(&keys).map(|()| true).map_err(|e| FolderError::io("syncing the folder of", &path, e)),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(FolderError::io("removing", &path, error)),
         }
@@ -308,7 +310,8 @@ impl KnoxFolder {
 
     fn make_child(&self, parent: impl AsFd, name: &str, path: &Path) -> Result<OwnedFd, FolderError> {
         match rustix::fs::mkdirat(&parent, name, self.modes.folder()) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) => rustix::fs::fsync(&parent).map_err(|e| FolderError::io("syncing the folder of", path, e))?,
+            Err(Errno::EXIST) => {}
             Err(error) => return Err(FolderError::io("creating", path, error)),
         }
         let folder = self.open_child(parent, name, path)?.ok_or_else(|| FolderError::io("opening", path, Errno::NOENT))?;
@@ -346,7 +349,10 @@ impl KnoxFolder {
                 return Ok(file);
             }
             match beneath::create_file(&self.root, REGISTERED, self.modes.file()) {
-                Ok(file) => return Ok(file),
+                Ok(file) => {
+                    rustix::fs::fsync(&self.root).map_err(|e| FolderError::io("syncing the folder of", &path, e))?;
+                    return Ok(file);
+                }
                 // Somebody else was first.
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(FolderError::io("creating", &path, error)),

@@ -110,14 +110,6 @@ enum Unfound {
     NotNow(String),
 }
 
-/// A cache's key, or that it cannot be had now.
-pub(crate) enum Root {
-    /// It is here.
-    Here(LocalKey, RootReport),
-    /// The cache stays as it is.
-    NotNow(NotNow),
-}
-
 /// A key that cannot be had now.
 #[derive(Debug, Clone)]
 pub struct NotNow {
@@ -134,14 +126,17 @@ struct Kept {
     note: Vec<u8>,
 }
 
+/// The cache's key, or that it cannot be had now and the cache stays as it is.
+pub(crate) type Root = Result<(LocalKey, RootReport), NotNow>;
+
 /// The cache's key: the one it has, or a fresh one.
 pub(crate) fn open(folder: &Folder, choice: &RootChoice, findings: &mut Vec<String>) -> Result<Root, CacheError> {
     if let Some((kind, note)) = recorded(folder)? {
         if choice.kind.is_none_or(|wanted| wanted == kind) {
             let found = find(kind, folder, choice, &note);
             match found.and_then(|key| LocalKey::new(&key).ok_or_else(|| Unfound::Gone("its key has a wrong length".to_owned()))) {
-                Ok(key) => return Ok(Root::Here(key, report(kind, folder, choice, &[]))),
-                Err(Unfound::NotNow(why)) => return Ok(Root::NotNow(NotNow { kind, why })),
+                Ok(key) => return Ok(Ok((key, report(kind, folder, choice, &[])))),
+                Err(Unfound::NotNow(why)) => return Ok(Err(NotNow { kind, why })),
                 Err(Unfound::Gone(why)) => findings.push(format!("the cache could not be opened, so its secrets are fetched again: {why}")),
             }
         } else {
@@ -152,7 +147,7 @@ pub(crate) fn open(folder: &Folder, choice: &RootChoice, findings: &mut Vec<Stri
     let line = format!("{TITLE} {} {}\n", kind.name(), STANDARD.encode(&kept.note));
     folder.replace(&[("root".to_owned(), line.into_bytes().into())])?;
     let key = LocalKey::new(&kept.key).ok_or_else(|| RootError { kind, why: "its key has a wrong length".to_owned() })?;
-    Ok(Root::Here(key, report(kind, folder, choice, &missed)))
+    Ok(Ok((key, report(kind, folder, choice, &missed))))
 }
 
 fn recorded(folder: &Folder) -> Result<Option<(RootKind, Vec<u8>)>, CacheError> {

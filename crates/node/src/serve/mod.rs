@@ -13,7 +13,8 @@
 //!
 //! # Guarantees
 //! - Who may read is decided by the kernel's word on the peer (`peer`), for each read anew by the rules.
-//! - No reader can hold up the others: each has a share of the connections, and what he does not take is cut off.
+//! - No reader can hold up the others: each has a share of the connections and all those whom no rule names have a small one together, what he does not take
+//!   is cut off, and so is a connection on which nothing comes.
 
 mod answer;
 mod peer;
@@ -37,11 +38,20 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
-/// Connections in all, and of one user.
+/// Connections in all, of one user, and of all users together whom no rule names and who administer nothing: less where the process may have fewer descriptors.
 const MOST_CONNECTIONS: usize = 4096;
 const MOST_OF_USER: usize = 512;
+const MOST_OF_STRANGERS: usize = 256;
+/// More than all, for administrators: somebody must be able to ask what is the matter.
+const SPARE: usize = 8;
+/// Descriptors of the rest: cache, logs, the connection to the server, Knox's folder.
+const OTHER_FILES: usize = 96;
+/// How long a connection may be idle, and how long a request may take to come.
+const IDLE: Duration = Duration::from_secs(120);
+const SLOWEST_HEAD: Duration = Duration::from_secs(10);
 /// How long a reader may take to take an answer.
 const SLOWEST: Duration = Duration::from_secs(30);
 /// Answers are sent when so much has gathered, even if more requests wait.
@@ -53,8 +63,36 @@ struct Shared {
     status: Arc<Status>,
     admins: Vec<u32>,
     reads: RefCell<Reads>,
+    room: Room,
     open: Cell<usize>,
+    strangers: Cell<usize>,
     open_of: RefCell<HashMap<u32, usize>>,
+}
+
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Room {
+    all: usize,
+    of_user: usize,
+    of_strangers: usize,
+}
+
+impl Room {
+    /// What so many descriptors allow.
+    fn within(files: usize) -> Self {
+        let all = files.saturating_sub(OTHER_FILES + SPARE).clamp(SPARE, MOST_CONNECTIONS);
+        Self { all, of_user: (all / 4).clamp(1, MOST_OF_USER), of_strangers: (all / 8).clamp(1, MOST_OF_STRANGERS) }
+    }
+
+    /// What this process may have, which is first raised to what it may raise it to.
+    fn of_process() -> Self {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        // Where it is not raised it stays as it was.
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+        let files = if raised.is_ok() { maximum } else { current };
+        Self::within(files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX)))
+    }
 }
 
 /// Takes the socket's place, unless another agent answers there.
@@ -94,11 +132,31 @@ pub fn spawn(
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let serve = move || {
-        let shared = Shared { table, status, admins, reads: RefCell::new(reads), open: Cell::default(), open_of: RefCell::default() };
+        let shared = Rc::new(Shared::new(table, status, admins, reads, Room::of_process()));
         let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, accept(listener, Rc::new(shared)));
+        local.spawn_local(sum_reads(shared.clone()));
+        local.block_on(&runtime, accept(listener, shared));
     };
     std::thread::Builder::new().name("serve".to_owned()).stack_size(256 << 10).spawn(serve).map(drop)
+}
+
+impl Shared {
+    fn new(table: Arc<Table>, status: Arc<Status>, admins: Vec<u32>, reads: Reads, room: Room) -> Self {
+        let reads = RefCell::new(reads);
+        Self { table, status, admins, reads, room, open: Cell::default(), strangers: Cell::default(), open_of: RefCell::default() }
+    }
+
+    fn is_admin(&self, user: u32) -> bool {
+        let me = rustix::process::geteuid().as_raw();
+        user == 0 || user == me || self.admins.contains(&user)
+    }
+}
+
+async fn sum_reads(shared: Rc<Shared>) {
+    loop {
+        tokio::time::sleep(crate::reads::SUM).await;
+        shared.reads.borrow_mut().sum();
+    }
 }
 
 async fn accept(listener: std::os::unix::net::UnixListener, shared: Rc<Shared>) {
@@ -110,7 +168,7 @@ async fn accept(listener: std::os::unix::net::UnixListener, shared: Rc<Shared>) 
         match listener.accept().await {
             Ok((stream, _)) => {
                 if let Ok(peer) = Peer::of(&stream)
-                    && let Some(place) = Place::take(&shared, peer.user)
+                    && let Some(place) = Place::take(&shared, &peer)
                 {
                     tokio::task::spawn_local(Connection { stream, peer, place }.run());
                 }
@@ -128,18 +186,25 @@ async fn accept(listener: std::os::unix::net::UnixListener, shared: Rc<Shared>) 
 struct Place {
     shared: Rc<Shared>,
     user: u32,
+    is_stranger: bool,
 }
 
 impl Place {
-    fn take(shared: &Rc<Shared>, user: u32) -> Option<Self> {
+    fn take(shared: &Rc<Shared>, peer: &Peer) -> Option<Self> {
+        let Shared { room, open, strangers, .. } = &**shared;
+        let (user, is_admin) = (peer.user, shared.is_admin(peer.user));
+        let is_stranger = !is_admin && !shared.table.names(user, &peer.groups);
+        let spare = if is_admin { SPARE } else { 0 };
         let mut open_of = shared.open_of.borrow_mut();
-        let of_user = open_of.entry(user).or_default();
-        if *of_user >= MOST_OF_USER || shared.open.get() >= MOST_CONNECTIONS {
+        let of_user = open_of.get(&user).copied().unwrap_or(0);
+        let is_full = open.get() >= room.all + spare || of_user >= room.of_user || (is_stranger && strangers.get() >= room.of_strangers);
+        if is_full {
             return None;
         }
-        *of_user += 1;
-        shared.open.set(shared.open.get() + 1);
-        Some(Self { shared: shared.clone(), user })
+        open_of.insert(user, of_user + 1);
+        open.set(open.get() + 1);
+        strangers.set(strangers.get() + usize::from(is_stranger));
+        Some(Self { shared: shared.clone(), user, is_stranger })
     }
 }
 
@@ -153,6 +218,7 @@ impl Drop for Place {
             }
         }
         self.shared.open.set(self.shared.open.get() - 1);
+        self.shared.strangers.set(self.shared.strangers.get() - usize::from(self.is_stranger));
     }
 }
 
@@ -174,6 +240,7 @@ impl Connection {
     async fn run(mut self) {
         let mut input = Vec::with_capacity(1024);
         let mut out: Out = Zeroizing::new(Vec::with_capacity(1024));
+        let mut head_ends = None;
         loop {
             let next = self.answer_all(&mut input, &mut out).await;
             let has_sent = tokio::time::timeout(SLOWEST, self.stream.write_all(&out)).await;
@@ -183,10 +250,24 @@ impl Connection {
             if !matches!(has_sent, Ok(Ok(()))) || next == Next::Close {
                 return;
             }
-            if next == Next::Read && !matches!(self.stream.read_buf(&mut input).await, Ok(1..)) {
+            if next == Next::Read && !self.has_read(&mut input, &mut head_ends).await {
                 return;
             }
         }
+    }
+
+    /// Reads more; false when nothing comes any more, or too slowly.
+    async fn has_read(&mut self, input: &mut Vec<u8>, head_ends: &mut Option<Instant>) -> bool {
+        let now = Instant::now();
+        let limit = match input.is_empty() {
+            true => {
+                *head_ends = None;
+                now + IDLE
+            }
+            // A head that comes byte by byte has no more time for that.
+            false => *head_ends.get_or_insert(now + SLOWEST_HEAD),
+        };
+        matches!(tokio::time::timeout_at(limit, self.stream.read_buf(input)).await, Ok(Ok(1..)))
     }
 
     /// Answers the whole requests in `input`.
@@ -239,8 +320,7 @@ impl Connection {
     }
 
     fn is_admin(&self) -> bool {
-        let me = rustix::process::geteuid().as_raw();
-        self.peer.user == 0 || self.peer.user == me || self.place.shared.admins.contains(&self.peer.user)
+        self.place.shared.is_admin(self.peer.user)
     }
 
     fn read(&self, id: &str, request: &Request<'_>, out: &mut Out) {
@@ -344,4 +424,79 @@ fn too_old(id: &str, age: Duration, limit: Duration) -> Refusal {
 fn clock_is_wrong() -> Refusal {
     let said = "this machine's clock shows a time before the last contact with the server, so that nobody can say how old the copy is: set the clock and restart the agent, or bring the server back";
     Refusal(503, "clock_is_wrong", said.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::policy::{Pattern, Policy, Rule};
+    use crate::root::{RootKind, RootReport};
+    use crate::times::tests::TestTimes;
+
+    fn shared(room: Room) -> (Rc<Shared>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let rule = Rule { pattern: Pattern::parse("*").unwrap(), users: vec![10, 11, 12, 13, 14], groups: vec![5] };
+        let table = Arc::new(Table::new(Policy::new(vec![rule]), Duration::ZERO, Arc::new(TestTimes::new())));
+        let status = Arc::new(Status::new(table.clone(), RootReport { kind: RootKind::File, said: String::new() }, String::new()));
+        let reads = Reads::open(&dir.path().join("reads.log"), table.clone()).unwrap();
+        (Rc::new(Shared::new(table, status, vec![77], reads, room)), dir)
+    }
+
+    fn peer(user: u32, groups: &[u32]) -> Peer {
+        Peer { user, groups: groups.to_vec(), process: 0 }
+    }
+
+    #[test]
+    fn nobody_takes_more_connections_than_his_share_and_administrators_always_get_one() {
+        let (shared, _dir) = shared(Room { all: 40, of_user: 10, of_strangers: 5 });
+        let take = |user, groups: &[u32], most: usize| -> Vec<Place> {
+            (0..most).map_while(|_| Place::take(&shared, &peer(user, groups))).collect()
+        };
+        // Strangers share one room, however many users they are.
+        let strangers: Vec<Place> = (1000..1100).filter_map(|user| Place::take(&shared, &peer(user, &[6]))).collect();
+        assert_eq!(strangers.len(), 5);
+        let readers: Vec<Vec<Place>> = [10, 11, 12].map(|user| take(user, &[], 99)).into();
+        assert_eq!(readers.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 10]);
+        let of_group = take(2000, &[5], 99);
+        assert_eq!(of_group.len(), 5, "as many as are left");
+        assert!(Place::take(&shared, &peer(14, &[])).is_none());
+        let administrators = take(77, &[], 99);
+        assert_eq!(administrators.len(), SPARE);
+        drop((strangers, readers, of_group, administrators));
+        assert_eq!((shared.open.get(), shared.strangers.get(), shared.open_of.borrow().len()), (0, 0, 0));
+        assert_eq!(take(10, &[], 99).len(), 10);
+    }
+
+    #[test]
+    fn connections_leave_descriptors_for_the_rest() {
+        for files in [0, 64, 256, 1024, 8192, usize::MAX] {
+            let Room { all, of_user, of_strangers } = Room::within(files);
+            assert!(all + SPARE + OTHER_FILES <= files.max(2 * SPARE + OTHER_FILES) && of_user < all && of_strangers < all, "{files}");
+        }
+        assert_eq!(Room::within(8192), Room { all: 4096, of_user: 512, of_strangers: 256 });
+    }
+
+    /// Time stands still but for waiting: what ends here ends by its limit.
+    #[test]
+    fn a_connection_on_which_nothing_comes_or_a_request_only_slowly_ends() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let (shared, _dir) = shared(Room::within(8192));
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            for (sent, pace, limit) in [("", 0, IDLE), ("GET /v1/sta", 0, SLOWEST_HEAD), ("GET /v1/status HTTP/1.1\r\n", 1, SLOWEST_HEAD)] {
+                let (stream, mut client) = UnixStream::pair().unwrap();
+                let place = Place::take(&shared, &peer(10, &[])).unwrap();
+                let begun = Instant::now();
+                let served = tokio::task::spawn_local(Connection { stream, peer: peer(10, &[]), place }.run());
+                client.write_all(sent.as_bytes()).await.unwrap();
+                while pace > 0 && client.write_all(b"a").await.is_ok() {
+                    tokio::time::sleep(Duration::from_secs(pace)).await;
+                }
+                served.await.unwrap();
+                let took = begun.elapsed();
+                assert!(took >= limit && took < limit + Duration::from_secs(3), "{sent:?}: {took:?}");
+            }
+            assert_eq!(shared.open.get(), 0);
+        });
+    }
 }

@@ -145,6 +145,11 @@ impl State {
             b'C' => fields.path().map(|path| self.names.push((at, Name::Made(path)))),
             b'R' => fields.moved().map(|name| self.names.push((at, name))),
             b'U' => fields.removed().map(|name| self.names.push((at, name))),
+            b'A' => {
+                let synced: Vec<u64> = self.files.keys().copied().collect();
+                synced.into_iter().for_each(|inode| self.synced(inode));
+                Some(())
+            }
             b'D' => fields.path().map(|folder| self.names.retain(|(_, name)| name.path().parent() != Some(&folder))),
             other => bail!("no such record in the journal: {other}"),
         })

@@ -303,7 +303,7 @@ fn a_cache_whose_key_cannot_be_had_is_kept_and_taken_in_when_the_key_comes() {
     assert_eq!(agent.read("a"), Ok("newer".into()));
     until("all is on disk", || agent.entries().len() == 2);
     until("all is well", || agent.status()["problems"].as_array().unwrap().is_empty());
-    agent.kill();
+    agent.stop();
     stage.outage();
     agent.start();
     assert_eq!((agent.read("a"), agent.read("untouched")), (Ok("newer".into()), Ok("u".into())));

@@ -5,3 +5,4 @@ mod knox;
 mod restored;
 mod serving;
 mod stage;
+mod steps;

@@ -157,6 +157,38 @@ fn revoked_and_deleted_take_a_secret_off_at_once_and_after_an_absence() {
     agent.waits_for("app:revoked", Some("r"));
 }
 
+/// Descriptors are few here, so that it shows soon.
+#[test]
+fn a_local_user_who_opens_all_the_connections_he_can_keeps_nobody_out() {
+    let stage = Stage::new();
+    stage.create(&[("a", "value-of-a")]);
+    let mut agent = stage.agent("a", PLAIN);
+    agent.wrapper = ["prlimit", "--nofile=256:256"].map(str::to_owned).into();
+    agent.start().register("a");
+    std::fs::set_permissions(&agent.folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = agent.socket();
+    let flood = |user| -> Vec<UnixStream> {
+        super::stage::in_the_name_of(user, &[], || (0..300).map_while(|_| UnixStream::connect(&socket).ok()).collect())
+    };
+    let open = |streams: &[UnixStream]| {
+        let is_open = |mut stream: &UnixStream| {
+            stream.set_nonblocking(true).unwrap();
+            stream.read(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
+        };
+        streams.iter().filter(|stream| is_open(stream)).count()
+    };
+    // One whom no rule names, another one like him, and one who may read.
+    let floods = [5001, 5002, 4242].map(flood);
+    until("each is cut down to his share", || open(&floods[0]) + open(&floods[1]) == 19 && open(&floods[2]) == 38);
+    assert_eq!((agent.status()["live"].clone(), agent.read("a")), (true.into(), Ok("value-of-a".into())));
+    drop(floods);
+    until("the places are free again", || super::stage::in_the_name_of(4242, &[], || ask(&socket, "GET", "/v1/secrets/a")).is_ok());
+    // And the agent itself had what it needs.
+    stage.rotate("a", "newer");
+    agent.waits_for("a", Some("newer"));
+    assert!(!agent.log().contains("accepting a connection"), "{}", agent.log());
+}
+
 #[test]
 fn a_refused_certificate_takes_nothing() {
     let stage = Stage::new();

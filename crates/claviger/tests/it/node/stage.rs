@@ -141,7 +141,7 @@ impl Stage {
             self.relay.address
         );
         std::fs::write(folder.join("node.toml"), text).unwrap();
-        Agent { folder, child: None, wrapper: Vec::new() }
+        Agent { folder, child: None, wrapper: Vec::new(), environment: Vec::new() }
     }
 }
 
@@ -155,6 +155,8 @@ pub(super) struct Agent {
     pub(super) child: Option<Child>,
     /// Put before the program.
     pub(super) wrapper: Vec<String>,
+    /// More of its environment.
+    pub(super) environment: Vec<(String, String)>,
 }
 
 impl Agent {
@@ -164,6 +166,7 @@ impl Agent {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).args(["node", "start", "--config"]).arg(self.folder.join("node.toml"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).stdin(Stdio::null());
+        command.envs(self.environment.iter().cloned());
         command
     }
 
