@@ -215,6 +215,57 @@ fn a_command_that_is_killed_leaves_no_half_of_a_plaintext() {
 }
 
 #[test]
+fn private_keys_that_openssl_made_come_in_and_are_the_same_keys() {
+    let (server, folder) = (server(), tempfile::tempdir().unwrap());
+    let at = |name| in_folder(folder.path(), name);
+    std::fs::write(at("published"), done(&server, &["import-key", "show"])).unwrap();
+    std::fs::write(at("message"), "a message").unwrap();
+    let rsa = |bits| ["-algorithm", "RSA", "-pkeyopt", bits];
+    for (kind, made, more) in [
+        ("ecdsa-p256", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"][..], &[][..]),
+        ("ecdsa-p384", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"], &[]),
+        ("ed25519", &["-algorithm", "ED25519"], &[]),
+        ("rsa", &rsa("rsa_keygen_bits:2048"), &["--rsa-bits", "2048"]),
+    ] {
+        let key = format!("k/{kind}");
+        assert!(openssl(folder.path(), &[&["genpkey", "-out", "pem"], made].concat()), "{kind}");
+        assert!(openssl(folder.path(), &["pkcs8", "-topk8", "-nocrypt", "-in", "pem", "-outform", "DER", "-out", "der"]));
+        assert!(openssl(folder.path(), &["pkey", "-in", "pem", "-pubout", "-out", "theirs"]));
+        let from = at(if kind == "rsa" { "der" } else { "pem" });
+        done(&server, &["import-key", "wrap", &key, "--kind", kind, "--to", at("published"), "--in", from, "--out", at("wrapped")]);
+        done(&server, &[&["import-key", "send", &key, "--create", kind, "--in", at("wrapped")], more].concat());
+        assert_eq!(done(&server, &["public-key", &key]), std::fs::read_to_string(at("theirs")).unwrap(), "{kind}");
+        done(&server, &["sign", &key, "--in", at("message"), "--out", at("sig")]);
+        assert!(done(&server, &["verify", &key, "--in", at("message"), "--signature-file", at("sig")]).starts_with("good"));
+        let (code, _, _) = finish(command(&server, &["export-key", &key, "--out", "-"]), "");
+        assert_eq!(code, 4, "{kind} was not made exportable");
+    }
+    // Too short, of another curve, encrypted, and in a form that is no PKCS#8: nothing is wrapped.
+    let wrap = |kind, from| ["import-key", "wrap", "k/no", "--kind", kind, "--to", at("published"), "--in", at(from), "--out", at("no")];
+    assert!(openssl(folder.path(), &["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024", "-out", "short"]));
+    assert!(openssl(folder.path(), &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "p256"]));
+    assert!(openssl(folder.path(), &["pkcs8", "-topk8", "-passout", "pass:x", "-in", "p256", "-out", "encrypted"]));
+    assert!(openssl(folder.path(), &["ec", "-in", "p256", "-outform", "DER", "-out", "sec1"]));
+    let wrong = [("rsa", "short"), ("ecdsa-p384", "p256"), ("ecdsa-p256", "encrypted"), ("ecdsa-p256", "sec1"), ("aes256-gcm", "p256")];
+    for (kind, from) in wrong {
+        let (code, err) = refused(&server, &wrap(kind, from), "");
+        assert!(code == 2 && err.contains("that is no key of the kind") && !Path::new(at("no")).exists(), "{kind}: {code} {err}");
+    }
+    // Of another length than the key says, for another key than it was wrapped for, and cut off.
+    done(&server, &wrap("rsa", "der"));
+    let longer = ["import-key", "send", "k/no", "--create", "rsa", "--rsa-bits", "3072", "--in", at("no")];
+    let (code, err) = refused(&server, &longer, "");
+    assert!(code == 8 && err.contains("wrapped: that is no key of the kind"), "{code} {err}");
+    let send = ["import-key", "send", "k/other", "--create", "rsa", "--rsa-bits", "2048", "--in", at("wrapped")];
+    let (code, err) = refused(&server, &send, "");
+    assert!(code == 8 && err.contains("does not unwrap"), "{err}");
+    let wrapped = std::fs::read(at("wrapped")).unwrap();
+    std::fs::write(at("wrapped"), &wrapped[..60]).unwrap();
+    let (code, err) = refused(&server, &send, "");
+    assert!(code == 8 && err.contains("no wrapped material"), "{err}");
+}
+
+#[test]
 fn a_keyset_that_was_made_elsewhere_comes_in_for_its_template() {
     let (server, folder) = (server(), tempfile::tempdir().unwrap());
     let at = |name| in_folder(folder.path(), name);

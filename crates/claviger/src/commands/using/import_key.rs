@@ -11,8 +11,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use claviger_audit::VerifierKey;
-use claviger_crypto::{ImportTarget, wrap_for_import};
-use claviger_domain::{KeyId, KeyKind, SecretBytes};
+use claviger_crypto::{ImportTarget, check_imported, wrap_for_import};
+use claviger_domain::{KeyId, KeyKind, KeyPolicy as Policy, SecretBytes};
 use claviger_wire::native::{CreateKey, ImportKey as Published, KeyPolicy};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,8 @@ pub(crate) struct Wrap {
     /// The audit log's public key, as it was given to you once: with it you know that the server's key is no stranger's.
     #[arg(long, value_name = "FILE")]
     log_key: Option<PathBuf>,
-    /// The material: the bytes themselves for aes256-gcm and hmac, PKCS#8 in DER for keys with a public half.
+    /// The material: the bytes themselves for aes256-gcm and hmac, PKCS#8 in DER or PEM for keys with a public half, a keyset in Tink's
+    /// binary form for tink.
     #[arg(long = "in", value_name = "FILE")]
     from: PathBuf,
     /// Where to write what is sent.
@@ -110,7 +111,7 @@ impl Offline {
             Some(path) => check_signature(&published, path)?,
             None => eprintln!("note: without --log-key nobody vouches that {} is your server's", to.display()),
         }
-        let material = SecretBytes::new(std::mem::take(&mut *file(&from)?));
+        let material = material(kind, &from)?;
         let target = ImportTarget { id: &id, kind, exportable };
         let wrapped = wrap_for_import(&published.statement, &target, &material).map_err(|e| Failure::usage(e.to_string()))?;
         written(&out, |file| file.write_all(&wrapped).map_err(Halt::Writing))?;
@@ -156,6 +157,34 @@ impl Send {
         }
         Ok(0)
     }
+}
+
+/// What is to be wrapped. Whether it is a key of the kind is found out before it is sent anywhere.
+fn material(kind: KeyKind, path: &Path) -> Result<SecretBytes, Failure> {
+    let mut bytes = file(path)?;
+    let is_pem = kind.is_asymmetric() && bytes.trim_ascii_start().starts_with(b"-----BEGIN");
+    let material = if is_pem { pkcs8_of_pem(&bytes).unwrap_or_default() } else { std::mem::take(&mut *bytes) };
+    let material = SecretBytes::new(material);
+    let bits: &[Option<u16>] = if kind == KeyKind::Rsa { &[Some(2048), Some(3072), Some(4096)] } else { &[None] };
+    let check = |rsa_bits: &Option<u16>| check_imported(kind, &Policy { rsa_bits: *rsa_bits, ..Policy::default() }, &material).err();
+    let wrong = bits.iter().map(check).reduce(Option::and).flatten();
+    match wrong {
+        // A keyset is judged by its key's template, which the server knows.
+        Some(_) if kind == KeyKind::Tink => Ok(material),
+        None => Ok(material),
+        Some(error) => {
+            let failure = Failure::usage(format!("{}: {error}", path.display()));
+            let help = "`openssl pkcs8 -topk8 -nocrypt` makes PKCS#8 of other forms of private keys";
+            Err(if kind.is_asymmetric() { failure.next(help) } else { failure })
+        }
+    }
+}
+
+/// The DER in a PEM file of one unencrypted PKCS#8 private key (RFC 7468 §10).
+fn pkcs8_of_pem(text: &[u8]) -> Option<Vec<u8>> {
+    let inside = text.trim_ascii().strip_prefix(b"-----BEGIN PRIVATE KEY-----")?.strip_suffix(b"-----END PRIVATE KEY-----")?;
+    let base64: Zeroizing<Vec<u8>> = Zeroizing::new(inside.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect());
+    STANDARD.decode(&*base64).ok()
 }
 
 fn file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
