@@ -1,7 +1,9 @@
 //! `knox daemon`: keeps registered keys in the cache folder (contract knox §12), by Knox's own API.
 //!
-//! It asks at its start, whenever the registration list is touched, and every ten minutes. `claviger node` does the same by the native
-//! API and hears of changes at once; this is for the service files of a Knox that is being replaced, and for Knox servers.
+//! It asks at its start, whenever the registration list is touched, and every ten minutes; and, where the server has the native API too and this machine proves
+//! itself by a certificate, when the stream of changes there tells of something. The stream is a reason to ask and nothing else: what lands in the folder, and what
+//! goes from it, is what `/v0` says, as with Knox's server, which has no stream. This is for the service files of a Knox that is being replaced, and for Knox
+//! servers; `claviger node` does more.
 //!
 //! # Guarantees
 //! - A cached copy is only removed when its key is no longer registered, by the rule of `knox_folder::Unregistering`. An outage, a refusal and
@@ -11,6 +13,7 @@
 use super::flags::Given;
 use super::settings::{Online, Site};
 use super::{Command, Trouble, log, tink};
+use claviger_client::{Client, Event, Watch, WatchRequest};
 use claviger_crypto::tink::family_of_id;
 use claviger_domain::{KeyId, SecretBytes};
 use claviger_node::knox_folder::{CachedKey, KnoxFolder, Unregistering};
@@ -27,14 +30,18 @@ const REFRESH: Duration = Duration::from_secs(600);
 /// Up to this much is added, so that a fleet that was started together parts; Knox's ten milliseconds would not do it.
 const JITTER: Duration = Duration::from_secs(30);
 
+/// Keys that a server follows in one stream.
+const MOST_FOLLOWED: usize = 10_000;
+
 pub(super) const COMMAND: Command = Command {
     usage: "daemon",
     short: "keep registered keys in the cache",
     long: "\
 Keeps the registered keys in the cache folder up to date, until it is ended by SIGTERM or SIGINT. It asks the server at its start,
-whenever the list of registered keys is touched, and every ten minutes.
+whenever the list of registered keys is touched, and every ten minutes; with a certificate it also hears from a Claviger server when
+something has changed.
 
-Of a Claviger server, 'claviger node' hears of changes at once.
+'claviger node' keeps the same folder, and takes off what is revoked or deleted.
 
 See also: knox register, knox unregister",
     flags: &[],
@@ -47,6 +54,8 @@ struct Daemon {
     online: Online,
     rule: Unregistering,
     begun: Instant,
+    registered: Vec<KeyId>,
+    pushes: Pushes,
 }
 
 fn daemon(site: &Site, _: &Given) -> Result<(), Trouble> {
@@ -54,7 +63,9 @@ fn daemon(site: &Site, _: &Given) -> Result<(), Trouble> {
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let folder = KnoxFolder::keep(&path, site.modes()?).map_err(|e| format!("Failed to initialize {}: {e}", path.display()))?;
     let online = site.online(Some(&machine)).map_err(|e| e.to_string())?;
-    let mut daemon = Daemon { folder, online, rule: Unregistering::default(), begun: Instant::now() };
+    let pushes = Pushes { client: site.native(), watch: None, followed: Vec::new(), not_before: Instant::now() };
+    let (rule, registered) = (Unregistering::default(), Vec::new());
+    let mut daemon = Daemon { folder, online, rule, begun: Instant::now(), registered, pushes };
     daemon.run()
 }
 
@@ -75,7 +86,8 @@ impl Daemon {
             });
             log(&format!("Update of keys completed after {} ms", begun.elapsed().as_millis()));
             let until = look_again.map_or_else(|| REFRESH + jitter(), |at| at.saturating_sub(self.begun.elapsed()));
-            if self.online.wait(async |_| wait(&list, &mut ends, until).await) {
+            let Self { online, registered, pushes, .. } = self;
+            if online.wait(async |_| wait(&list, &mut ends, pushes, registered, until).await) {
                 return Ok(());
             }
         }
@@ -93,6 +105,7 @@ impl Daemon {
             }
         }
         verdict.doubt.iter().for_each(|doubt| log(doubt.said()));
+        self.registered.clone_from(&listed.ids);
         if !listed.ids.is_empty() {
             self.refresh(&listed.ids)?;
         }
@@ -178,10 +191,57 @@ impl Ends {
     }
 }
 
-/// Waits for a change of the list, the time, or the end, which is true.
-async fn wait(list: &Watched, ends: &mut Ends, until: Duration) -> bool {
+/// The server's stream of changes, where it has one.
+struct Pushes {
+    /// Nothing where this machine has no certificate.
+    client: Option<Client>,
+    watch: Option<Watch>,
+    followed: Vec<KeyId>,
+    /// A server that has no stream, or refuses it, is not asked for one before.
+    not_before: Instant,
+}
+
+impl Pushes {
+    /// Follows these keys, if they are not followed already.
+    fn follow(&mut self, registered: &[KeyId]) {
+        let Some(client) = &self.client else { return };
+        if registered.is_empty() || registered.len() > MOST_FOLLOWED || Instant::now() < self.not_before {
+            self.watch = None;
+            return;
+        }
+        if self.watch.is_none() || self.followed != registered {
+            self.watch = Some(client.watch(WatchRequest { ids: registered.to_vec(), ..WatchRequest::default() }));
+            self.followed = registered.to_vec();
+        }
+    }
+
+    /// Waits until there is a reason to ask: a change, or that the stream begins, before which there may have been one.
+    async fn news(&mut self) {
+        while let Some(watch) = &mut self.watch {
+            match watch.next().await {
+                Event::Ready { .. } | Event::Changed(_) | Event::Deleted(_) | Event::Revoked(_) | Event::Compacted { .. } => {
+                    // What came together is one reason.
+                    while watch.try_next().is_some() {}
+                    return;
+                }
+                Event::Alive { .. } => {}
+                Event::Lost { error, .. } if error.is_transient() => {}
+                Event::Lost { .. } => {
+                    self.watch = None;
+                    self.not_before = Instant::now() + REFRESH;
+                }
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// Waits for a change of the list, news of the server, the time, or the end, which is true.
+async fn wait(list: &Watched, ends: &mut Ends, pushes: &mut Pushes, registered: &[KeyId], until: Duration) -> bool {
+    pushes.follow(registered);
     tokio::select! {
         () = list.touched.notified() => false,
+        () = pushes.news() => false,
         () = tokio::time::sleep(until) => false,
         _ = ends.0.recv() => true,
         _ = ends.1.recv() => true,

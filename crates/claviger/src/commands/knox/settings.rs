@@ -1,7 +1,7 @@
 //! Where the server is, who one is, and where the cache is: from `KNOX_*` variables, and from `CLAVIGER_*` where those say nothing.
 
 use claviger_client::knox::{Knox, KnoxError, LoginAddress, Proof};
-use claviger_client::{Config, ConfigError, Settings};
+use claviger_client::{Client, Config, ConfigError, Credentials, Settings};
 use claviger_node::knox_folder::{DEFAULT_PATH, Modes};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -98,6 +98,12 @@ impl Site {
         let client = Knox::new(config, proofs, VERSION)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         Ok(Online { client, runtime: runtime.map_err(|e| malformed(format!("starting: {e}")))? })
+    }
+
+    /// A client of the server's native API, in the name of the machine's certificate; nothing where there is none.
+    pub(super) fn native(&self) -> Option<Client> {
+        let config = self.config().ok().filter(|config| matches!(config.credentials, Credentials::Certificate { .. }))?;
+        Client::new(config).ok()
     }
 
     fn config(&self) -> Result<Config, String> {

@@ -96,6 +96,23 @@ fn a_registered_key_is_cached_kept_up_to_date_and_removed_when_it_is_unregistere
     eventually("the copy is removed", || (!path.exists()).then_some(()));
 }
 
+/// Nobody touches the list here, and ten minutes are longer than any patience.
+#[test]
+fn a_change_is_cached_at_once_where_the_server_tells_of_it_and_a_refused_key_stays_all_the_same() {
+    let stage = Stage::new();
+    stage.create_for_machine("cli:pushed", b"hunter2");
+    let daemon = Daemon::start(&stage, "owner-only");
+    std::fs::write(stage.folder().join(".registered"), "cli:pushed\n").unwrap();
+    eventually("the first version", || cached(&stage, "cli:pushed"));
+    stage.alice(&["add", "cli:pushed"], b"swordfish");
+    eventually("the second version", || cached(&stage, "cli:pushed").filter(|key| key.versions.len() == 2));
+    let updates = || daemon.log().matches("Update of keys completed").count();
+    let before = updates();
+    stage.alice(&["access", "-n", "-M", "cli:pushed", "dev-machine"], b"");
+    eventually("it has asked again", || (updates() > before).then_some(()));
+    assert!(cached(&stage, "cli:pushed").is_some(), "as Knox has it: {}", daemon.log());
+}
+
 #[test]
 fn the_folder_is_its_owners_only_unless_the_old_modes_are_asked_for() {
     let stage = Stage::new();
