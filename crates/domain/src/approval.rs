@@ -503,11 +503,13 @@ pub enum Ended {
     Expired,
     /// It was carried out: it is never used again.
     CarriedOut,
+    /// The store was changed behind Claviger's back, so nobody knows whether it was carried out already.
+    Void,
 }
 
 impl Ended {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Rejected, Self::Withdrawn, Self::Expired, Self::CarriedOut];
+    pub const ALL: [Self; 5] = [Self::Rejected, Self::Withdrawn, Self::Expired, Self::CarriedOut, Self::Void];
 
     /// The name in answers and the log.
     #[must_use]
@@ -517,6 +519,7 @@ impl Ended {
             Self::Withdrawn => "withdrawn",
             Self::Expired => "expired",
             Self::CarriedOut => "carried_out",
+            Self::Void => "void",
         }
     }
 }
@@ -592,6 +595,29 @@ impl Approval {
         }
     }
 
+    /// From when on it is not carried out, where these rules guard it: a rule that gives less time counts from the moment it is
+    /// set, as in all else.
+    #[must_use]
+    pub fn expires_by(&self, rules: &[ApprovalRule]) -> Timestamp {
+        let each = rules.iter().map(|rule| self.asked.0.saturating_add(i64::from(rule.expires_after) * 1_000_000_000));
+        Timestamp(each.fold(self.expires.0, i64::min))
+    }
+
+    /// As [`Approval::ended`], where these rules guard it.
+    #[must_use]
+    pub fn ended_by(&self, rules: &[ApprovalRule], now: Timestamp) -> Option<Ended> {
+        self.ended(now).or_else(|| (now >= self.expires_by(rules)).then_some(Ended::Expired))
+    }
+
+    /// The request with the votes of others than `caller`: who comes now with a name that a voter had gave that vote himself.
+    #[must_use]
+    pub fn with_votes_of_others(&self, caller: &Caller) -> Self {
+        let names = names_of(caller);
+        let mut others = self.clone();
+        others.votes.retain(|vote| !vote.names.iter().any(|v| names.iter().any(|n| may_be_one(v, n))));
+        others
+    }
+
     /// Whether `caller` is who asked: the deed is carried out by nobody else.
     #[must_use]
     pub fn is_requested_by(&self, caller: &Caller) -> bool {
@@ -610,7 +636,7 @@ impl Approval {
     /// # Errors
     /// [`VoteError`] says why not.
     pub fn may_decide(&self, rules: &[ApprovalRule], caller: &Caller, now: Timestamp) -> Result<(), VoteError> {
-        if let Some(how) = self.ended(now) {
+        if let Some(how) = self.ended_by(rules, now) {
             return Err(VoteError::Ended(how));
         }
         // The requester first: that he is an approver, too, must not tempt him to look for the reason elsewhere.
@@ -721,10 +747,28 @@ pub fn rules_difference(old: &Rules, new: &Rules) -> Vec<String> {
     goes.chain(comes).collect()
 }
 
-/// Whether text can be a reason or comment.
+/// Whether text can be a reason or comment. Marks that turn around or hide what stands beside them cannot be in one: who decides
+/// must see what is there. Those that join letters are part of some scripts.
 #[must_use]
 pub fn is_reason(text: &str) -> bool {
-    text.len() <= MAX_REASON && !text.chars().any(char::is_control)
+    text.len() <= MAX_REASON && !text.chars().any(|c| c.is_control() || is_hidden(c))
+}
+
+fn is_hidden(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 #[cfg(test)]

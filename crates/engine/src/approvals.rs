@@ -21,8 +21,9 @@ use crate::{ApprovalProblem, Error, Needed, Note, Precondition, RightsEdit, Surf
 use claviger_crypto::{add, deed_hash, negate, random};
 use claviger_domain::audit::{Action, Outcome, Record, RightsChange, Subject};
 use claviger_domain::{
-    Approval, ApprovalId, ApprovalRule, Approving, Caller, Capability, Deed, DeedTarget, End, Ended, Generation, Incarnation, KeyId,
-    Prefix, RequestId, Revision, RulePlace, Rules, Timestamp, Transition, acl_difference, cap, is_reason, names_of, rules_difference,
+    Approval, ApprovalId, ApprovalRule, Approving, Caller, Capabilities, Capability, Deed, DeedTarget, End, Ended, Generation, Incarnation,
+    KeyId, Prefix, RequestId, Revision, RulePlace, Rules, Timestamp, Transition, acl_difference, cap, is_reason, names_of,
+    rules_difference,
 };
 use claviger_ports::{ApprovalRow, DigestDelta, Effect, Expected, Target, Write};
 use std::ops::Bound;
@@ -32,6 +33,9 @@ use tokio::sync::mpsc;
 /// Requests that wait at once, in all and of one requester.
 const OPEN: usize = 1024;
 const OPEN_OF_ONE: usize = 64;
+/// Requests of one requester within an hour, whatever became of them: each is kept for a while, and told to everybody who listens.
+const LATELY: usize = 256;
+const HOUR: i64 = 3_600_000_000_000;
 /// Ended requests that are kept; the oldest go.
 const ENDED: usize = 1024;
 /// Bytes that a request has at most, so that thousands of them fit into memory.
@@ -238,16 +242,35 @@ impl Tables {
 
     /// Whether `caller` may see a request: who asked, who may decide, who administers its target. Nobody else learns of it ▲.
     fn may_see(&self, caller: &Caller, held: &Held) -> bool {
-        let is_approver = || {
-            let rules = self.guarding_now(&held.approval.deed);
-            caller.identities().any(|i| rules.iter().flat_map(|r| r.approvers.iter()).any(|a| a.matches(i)))
-        };
-        held.approval.is_requested_by(caller) || self.administers(caller, held.approval.deed.target()) || is_approver()
+        held.approval.is_requested_by(caller) || self.is_over(caller, &held.approval.deed)
     }
 
-    fn shown(&self, held: &Held, barrier: u32, now: Timestamp) -> ShownApproval {
-        let approval = held.approval.clone();
-        let rules = self.guarding_now(&approval.deed);
+    /// Whether `caller` may decide about a deed, or administers its target.
+    fn is_over(&self, caller: &Caller, deed: &Deed) -> bool {
+        let is_approver = || {
+            let rules = self.guarding_now(deed);
+            caller.identities().any(|i| rules.iter().flat_map(|r| r.approvers.iter()).any(|a| a.matches(i)))
+        };
+        self.administers(caller, deed.target()) || is_approver()
+    }
+
+    /// Whether `caller`, who may see a request, may also see what its target is now: who asked may have lost his rights since ▲.
+    fn may_see_target(&self, caller: &Caller, deed: &Deed) -> bool {
+        let rights = || match deed.target() {
+            DeedTarget::Key(id) => self.find_for(caller, id.as_str()).ok().map(|entry| self.permits(caller, entry)).unwrap_or_default(),
+            DeedTarget::Prefix(_) | DeedTarget::System => Capabilities::NONE,
+        };
+        let is_by_its_rights = || match deed {
+            Deed::Read { .. } | Deed::Export { .. } | Deed::Promote { .. } | Deed::Destroy { .. } => !rights().is_empty(),
+            _ => rights().contains(Capability::List),
+        };
+        self.is_over(caller, deed) || is_by_its_rights()
+    }
+
+    /// A request as `to` sees it; nobody in particular sees it whole.
+    fn shown(&self, held: &Held, to: Option<&Caller>, barrier: u32, now: Timestamp) -> ShownApproval {
+        let rules = self.guarding_now(&held.approval.deed);
+        let approval = Approval { expires: held.approval.expires_by(&rules), ..held.approval.clone() };
         let is_stale = self.standing_of(approval.deed.target(), barrier) != approval.standing;
         let state = match approval.ended(now) {
             Some(how) => how.name(),
@@ -255,7 +278,9 @@ impl Tables {
             None if approval.satisfies(&rules) => "approved",
             None => "open",
         };
-        let changes = if approval.end.is_none() { self.changes(&approval.deed, barrier) } else { Vec::new() };
+        let sees_target = to.is_none_or(|caller| self.may_see_target(caller, &approval.deed));
+        let changes = if sees_target && approval.end.is_none() { self.changes(&approval.deed, barrier) } else { Vec::new() };
+        let rules = if sees_target { rules } else { Vec::new() };
         let rules = rules.into_iter().map(|rule| (rule.clone(), approval.votes_for(&rule))).collect();
         let hash = deed_hash(&approval.deed, approval.standing);
         ShownApproval { approval, hash, rules, state, changes, revision: held.revision }
@@ -419,11 +444,11 @@ impl Engine {
         rules: &[ApprovalRule],
     ) -> Result<Used, Error> {
         let held = self.visible(caller, id)?;
-        let approval = &held.approval;
+        let approval = &held.approval.with_votes_of_others(caller);
         if !approval.is_requested_by(caller) {
             return Err(ApprovalProblem::NotRequester.into());
         }
-        if let Some(how) = approval.ended(self.now()) {
+        if let Some(how) = approval.ended_by(rules, self.now()) {
             return Err(ApprovalProblem::Ended(how).into());
         }
         // The whole deed is compared; its hash names it to people.
@@ -439,7 +464,7 @@ impl Engine {
             return Err(ApprovalProblem::Wanting(missing.join("; ")).into());
         }
         let end = End { how: Ended::CarriedOut, at: self.now(), by: caller.name().into(), comment: "".into() };
-        let after = approval.changed(|a| a.end = Some(end));
+        let after = held.approval.changed(|a| a.end = Some(end));
         let (row, after, gained) = self.sealed_approval(after, held.digest);
         let voters: Vec<_> = approval.votes.iter().filter_map(|v| v.names.first()).map(ToString::to_string).collect();
         let reason = format!("by {}, approved by {}", named(approval), voters.join(", "));
@@ -512,7 +537,7 @@ impl Engine {
                 match self.record_of(caller, surface, Action::AskApproval, &held, &text).await {
                     Ok(()) => {
                         self.tell_of(caller, "asked", &held);
-                        Error::Asked(Box::new(self.show(&held)))
+                        Error::Asked(Box::new(self.show(&held, Some(caller))))
                     }
                     Err(error) => error,
                 }
@@ -552,14 +577,17 @@ impl Engine {
     }
 
     fn check_open(&self, caller: &Caller, now: Timestamp) -> Result<(), Error> {
-        let (all, own) = self.memory.read(|t| {
-            let open = || t.approvals.values().filter(|h| h.approval.ended(now).is_none());
-            (open().count(), open().filter(|h| h.approval.is_requested_by(caller)).count())
+        let (all, own, lately) = self.memory.read(|t| {
+            let is_open = |h: &&Arc<Held>| h.approval.ended(now).is_none();
+            let own = || t.approvals.values().filter(|h| h.approval.is_requested_by(caller));
+            let lately = own().filter(|h| now.0.saturating_sub(h.approval.asked.0) < HOUR).count();
+            (t.approvals.values().filter(is_open).count(), own().filter(is_open).count(), lately)
         });
-        match (all >= OPEN, own >= OPEN_OF_ONE) {
-            (false, false) => Ok(()),
-            (_, true) => Err(ApprovalProblem::TooMany("you have", OPEN_OF_ONE).into()),
-            (true, _) => Err(ApprovalProblem::TooMany("there are", OPEN).into()),
+        match (all >= OPEN, own >= OPEN_OF_ONE, lately >= LATELY) {
+            (false, false, false) => Ok(()),
+            (_, true, _) => Err(ApprovalProblem::TooMany("you have", OPEN_OF_ONE).into()),
+            (_, _, true) => Err(ApprovalProblem::TooOften(LATELY).into()),
+            (true, ..) => Err(ApprovalProblem::TooMany("there are", OPEN).into()),
         }
     }
 
@@ -593,8 +621,9 @@ impl Engine {
     pub async fn approvals(&self, caller: &Caller, surface: Surface, all: bool) -> Result<Vec<ShownApproval>, Error> {
         let (barrier, now) = (self.ring().version(), self.now());
         let mut seen: Vec<_> = self.memory.read(|t| {
-            let wanted = t.approvals.values().filter(|h| all || h.approval.ended(now).is_none());
-            wanted.filter(|h| t.may_see(caller, h)).map(|h| t.shown(h, barrier, now)).collect()
+            let is_open = |h: &Held| h.approval.ended_by(&t.guarding_now(&h.approval.deed), now).is_none();
+            let wanted = t.approvals.values().filter(|h| all || is_open(h));
+            wanted.filter(|h| t.may_see(caller, h)).map(|h| t.shown(h, Some(caller), barrier, now)).collect()
         });
         seen.sort_by_key(|s| std::cmp::Reverse(s.approval.asked));
         let note = Note { caller, surface, action: Action::ShowApproval, subjects: &[] };
@@ -611,7 +640,7 @@ impl Engine {
         let subjects = [Subject { key: &name, versions: &[] }];
         let note = Note { caller, surface, action: Action::ShowApproval, subjects: &subjects };
         match self.visible(caller, id) {
-            Ok(held) => self.done(&note, Some(held.revision), None).await.map(|()| self.show(&held)),
+            Ok(held) => self.done(&note, Some(held.revision), None).await.map(|()| self.show(&held, Some(caller))),
             Err(error) => Err(self.refuse(&note, error).await),
         }
     }
@@ -768,13 +797,14 @@ impl Engine {
         let caller = Caller::system("approvals", RequestId(u128::from_be_bytes(random())));
         let now = self.now();
         let due: Vec<ApprovalId> = self.memory.read(|t| {
-            let due = |h: &&Arc<Held>| h.approval.end.is_none() && h.approval.ended(now).is_some();
+            let has_run_out = |approval: &Approval| approval.ended_by(&t.guarding_now(&approval.deed), now).is_some();
+            let due = |h: &&Arc<Held>| h.approval.end.is_none() && has_run_out(&h.approval);
             t.approvals.values().filter(due).map(|h| h.approval.id).collect()
         });
         for id in due {
-            let work = |approval: &Approval| match (&approval.end, approval.ended(now)) {
-                (None, Some(_)) => Ok(self.ended(approval, Ended::Expired, &caller, "")),
-                _ => Err(ApprovalProblem::Ended(Ended::Expired).into()),
+            let work = |approval: &Approval| match &approval.end {
+                None => Ok(self.ended(approval, Ended::Expired, &caller, "")),
+                Some(_) => Err(ApprovalProblem::Ended(Ended::Expired).into()),
             };
             let caller = fresh(&caller);
             match self.changed_approval(&caller, id, Action::ExpireApproval, &work).await {
@@ -845,7 +875,7 @@ impl Engine {
                     format!("{}: {}{}{comment}", named(&held.approval), held.approval.deed, if comment.is_empty() { "" } else { ": " });
                 self.record_of(caller, surface, action, &held, &text).await?;
                 self.tell_of(caller, what, &held);
-                Ok(self.show(&held))
+                Ok(self.show(&held, Some(caller)))
             }
             Err(error) => Err(self.refuse(&note, error).await),
         }
@@ -875,8 +905,8 @@ impl Engine {
         found.ok_or_else(|| missing(id))
     }
 
-    fn show(&self, held: &Held) -> ShownApproval {
-        self.memory.read(|t| t.shown(held, self.ring().version(), self.now()))
+    fn show(&self, held: &Held, to: Option<&Caller>) -> ShownApproval {
+        self.memory.read(|t| t.shown(held, to, self.ring().version(), self.now()))
     }
 
     async fn record_of(&self, caller: &Caller, surface: Surface, action: Action, held: &Held, reason: &str) -> Result<(), Error> {
@@ -889,7 +919,7 @@ impl Engine {
 
     fn tell_of(&self, caller: &Caller, what: &'static str, held: &Held) {
         if self.settings.notices.is_some() {
-            self.notify(caller, what, Ok(Box::new(self.show(held))));
+            self.notify(caller, what, Ok(Box::new(self.show(held, None))));
         }
     }
 

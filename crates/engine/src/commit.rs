@@ -55,9 +55,9 @@ pub(crate) struct Sealer {
 /// A head on its way into the store.
 #[derive(Clone, Copy)]
 pub(crate) struct Attempt {
-    commit_id: [u8; 16],
+    pub(crate) commit_id: [u8; 16],
     /// The revision of the head that it replaces.
-    before: Revision,
+    pub(crate) before: Revision,
 }
 
 impl HeadSealer for Sealer {

@@ -160,6 +160,9 @@ pub enum ApprovalProblem {
     /// Too many wait.
     #[error("{0} {1} requests for approval waiting, which is the most; withdraw some, or wait until they are decided")]
     TooMany(&'static str, usize),
+    /// One person has asked for too many within an hour.
+    #[error("you have asked for {0} approvals within the last hour, which is the most; ask again later")]
+    TooOften(usize),
 }
 
 impl ApprovalProblem {
@@ -169,7 +172,7 @@ impl ApprovalProblem {
         match self {
             Self::Ended(_) | Self::Stale | Self::OtherRequest | Self::OtherHash => true,
             Self::Vote(why) => matches!(why, VoteError::Ended(_) | VoteError::VotedBefore | VoteError::Full),
-            Self::Wanting(_) | Self::NotRequester | Self::TooMany(..) => false,
+            Self::Wanting(_) | Self::NotRequester | Self::TooMany(..) | Self::TooOften(_) => false,
         }
     }
 }
@@ -219,7 +222,7 @@ impl Error {
             Self::NotFound(_) | Self::NoVersion { .. } | Self::Deleted { .. } => Outcome::NotFound,
             Self::Denied(_) | Self::NeedsApproval(_) => Outcome::Denied,
             Self::Asked(_) => Outcome::Ok,
-            Self::Approval(ApprovalProblem::TooMany(..)) => Outcome::RateLimited,
+            Self::Approval(ApprovalProblem::TooMany(..) | ApprovalProblem::TooOften(_)) => Outcome::RateLimited,
             Self::Approval(problem) if problem.is_conflict() => Outcome::Conflict,
             Self::Approval(_) => Outcome::Denied,
             Self::Conflict(_) => Outcome::Conflict,

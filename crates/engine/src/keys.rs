@@ -845,7 +845,7 @@ impl Engine {
     ) -> Result<Cleared, Error> {
         let meta = &before.meta;
         let Some(deed) = deed else { return self.clear_unguarded(caller).map(|()| Cleared::Free) };
-        let is_addition = action == Action::AddVersion;
+        let is_addition = matches!(action, Action::AddVersion | Action::Import);
         if is_addition && !caller.breaks_glass() && self.is_guarded(&deed, &meta.rules) {
             // Nobody can agree to data that he must not see; and a version that is there has a name.
             let rule = format!("to promote a version of `{}` needs approval: add it without promoting it, then ask to promote it", meta.id);

@@ -2,7 +2,7 @@
 
 use crate::keys::permitted;
 use crate::start::Engine;
-use crate::{Entry, Error, Refusal};
+use crate::{Conflict, Entry, Error, Refusal};
 use claviger_domain::{Caller, Capability, ExternalAllow, KeyMeta, Permit, authorize, cap};
 use futures::future::BoxFuture;
 use std::fmt;
@@ -42,6 +42,7 @@ impl Engine {
         match (&self.settings.policy, found) {
             (Some(Policy(policy)), Err(refused @ Error::Denied(Refusal::Unseen | Refusal::Lacks(_)))) => {
                 let entry = self.memory.read(|t| t.find_for(caller, id).cloned())?;
+                let seen = (entry.meta.incarnation, entry.meta.generation);
                 // Where duties are separate nothing goes round the grants ▲.
                 if entry.meta.separate_duties {
                     return Err(refused);
@@ -55,6 +56,11 @@ impl Engine {
                     return Err(refused);
                 }
                 tracing::info!(key.id = %entry.meta.id, "the access callback allowed {} to {} `{}`", caller.name(), C::CAPABILITY.name(), entry.meta.id);
+                // It may have taken seconds: what came meanwhile, such as a rule of approval, counts ▲.
+                let entry = self.memory.read(|t| t.find_for(caller, id).cloned())?;
+                if (entry.meta.incarnation, entry.meta.generation) != seen {
+                    return Err(Error::Conflict(Conflict::Changed));
+                }
                 let permit = authorize::<C>(caller, &entry.meta, [], Some(&ExternalAllow { by: Arc::from("access callback") }))?;
                 Ok((entry, permit))
             }

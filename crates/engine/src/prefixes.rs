@@ -47,6 +47,8 @@ struct Done {
 struct Standing {
     /// The grants in force. Damaged ones are none, and can be replaced or removed like others.
     grant: Option<Arc<PrefixGrant>>,
+    /// The rules in force. Those of a damaged row go on being enforced, so they stay when its grants are replaced ▲.
+    rules: Rules,
     /// What the stored row says of itself, if there is one.
     row: Option<(Incarnation, Generation)>,
     /// What the head counts for it.
@@ -55,11 +57,12 @@ struct Standing {
 
 impl Standing {
     fn of(tables: &Tables, prefix: &Prefix) -> Self {
+        let rules = tables.prefix_rules.get(prefix).cloned().unwrap_or_default();
         if let Some(Granted { grant, digest }) = tables.grants.get(prefix) {
-            return Self { grant: Some(grant.clone()), row: Some((grant.incarnation, grant.generation)), counted: *digest };
+            return Self { grant: Some(grant.clone()), rules, row: Some((grant.incarnation, grant.generation)), counted: *digest };
         }
         let wreck = tables.damaged_grants.get(prefix);
-        Self { grant: None, row: wreck.map(|w| w.standing), counted: wreck.map(Wreck::counted).unwrap_or_default() }
+        Self { grant: None, rules, row: wreck.map(|w| w.standing), counted: wreck.map(Wreck::counted).unwrap_or_default() }
     }
 }
 
@@ -163,17 +166,16 @@ impl Engine {
         self.require_prefix_admin(caller, prefix)?;
         let _turn = self.turn(prefix.as_str()).await;
         self.require_prefix_admin(caller, prefix)?;
-        let Standing { grant: old, row, counted } = self.memory.read(|t| Standing::of(t, prefix));
+        let Standing { grant: old, rules: old_rules, row, counted } = self.memory.read(|t| Standing::of(t, prefix));
         let (incarnation, generation) = old.as_ref().map_or(NOTHING, |g| (g.incarnation, g.generation));
         if !precondition.holds(incarnation, generation) {
             return Err(Error::Conflict(Conflict::Changed));
         }
         let deed = deed_of(prefix, &edit);
-        let new = after(old.as_deref(), edit);
+        let new = after(old.as_deref(), &old_rules, edit);
         let old_acl = old.as_ref().map(|g| g.acl.clone()).unwrap_or_default();
         let new_acl = new.as_ref().map(|(acl, ..)| acl.clone()).unwrap_or_default();
-        let rules = |of: Option<&Rules>| of.cloned().unwrap_or_default();
-        let rules = (rules(old.as_ref().map(|g| &g.rules)), rules(new.as_ref().map(|(.., rules)| rules)));
+        let rules = (old_rules, new.as_ref().map(|(.., rules)| rules.clone()).unwrap_or_default());
         PrefixGrant::check_change(&old_acl, &new_acl, caller)?;
         let opens = new.as_ref().is_some_and(|(_, any, _)| *any) && !old.as_ref().is_some_and(|g| g.any_user_creates);
         if opens {
@@ -235,11 +237,11 @@ fn deed_of(prefix: &Prefix, edit: &PrefixEdit) -> Deed {
 }
 
 /// What stands on a prefix after a change: grants and rules stay when the other is changed. Nothing where both are gone.
-fn after(old: Option<&PrefixGrant>, edit: PrefixEdit) -> Option<(Acl, bool, Rules)> {
-    let (acl, any, rules) = old.map(|g| (g.acl.clone(), g.any_user_creates, g.rules.clone())).unwrap_or_default();
+fn after(old: Option<&PrefixGrant>, rules: &Rules, edit: PrefixEdit) -> Option<(Acl, bool, Rules)> {
+    let (acl, any) = old.map(|g| (g.acl.clone(), g.any_user_creates)).unwrap_or_default();
     match edit {
         PrefixEdit::Grants(None) => None,
-        PrefixEdit::Grants(Some((acl, any))) => Some((acl, any, rules)),
+        PrefixEdit::Grants(Some((acl, any))) => Some((acl, any, rules.clone())),
         PrefixEdit::Rules(rules) => (!acl.grants().is_empty() || any || !rules.is_empty()).then_some((acl, any, rules)),
     }
 }

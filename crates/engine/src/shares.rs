@@ -94,9 +94,9 @@ impl Engine {
             let data = redeem(&value).ok_or_else(missing)?;
             drop(value);
             // What others must agree to does not go round them by a link ▲.
-            let deed = Deed::Read { key: id.clone(), select: Select::Primary };
-            if self.is_guarded(&deed, &entry.meta.rules) {
-                let rule = format!("to read below `{}` needs approval, so no link opens there", rule.prefix);
+            let deeds = [Deed::Read { key: id.clone(), select: Select::Primary }, Deed::Delete { key: id.clone() }];
+            if deeds.iter().any(|deed| self.is_guarded(deed, &entry.meta.rules)) {
+                let rule = format!("to read or delete below `{}` needs approval, so no link opens there", rule.prefix);
                 return Err(Error::invalid("id", rule));
             }
             let left = views - 1;
@@ -146,10 +146,12 @@ impl Engine {
                 .order
                 .range::<str, _>((Bound::Included(rule.prefix), Bound::Unbounded))
                 .take_while(|id| id.as_str().starts_with(rule.prefix));
+            // What others must agree to delete is deleted by nobody else, whatever it is labelled as ▲.
+            let is_free = |e: &&Arc<Entry>| t.guarding(&Deed::Delete { key: e.meta.id.clone() }, &e.meta.rules).is_empty();
             let entries = below.filter_map(|id| t.find(id.as_str()).ok());
             let is_over = |e: &&Arc<Entry>| rule.views_left(&e.meta).is_some() && choose(&e.meta, Select::Primary, now).is_err();
             let named = |e: &Arc<Entry>| (e.meta.id.clone(), Precondition::Is(e.meta.incarnation, e.meta.generation));
-            entries.filter(is_over).map(named).take(SWEPT).collect()
+            entries.filter(is_over).filter(is_free).map(named).take(SWEPT).collect()
         });
         let system = Caller::system("a share expired", request);
         for (id, precondition) in &expired {

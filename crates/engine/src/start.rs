@@ -9,11 +9,11 @@ use crate::{Conflict, Error};
 use claviger_crypto::{CryptoError, Head, KeyRing, RootOfTrust, add, negate, random};
 use claviger_domain::audit::{Action, Outcome, Record, Subject as AuditSubject};
 use claviger_domain::{
-    Acl, Clock, Generation, Grant, Incarnation, KeyId, RequestId, Revision, Rules, Timestamp, Version, VersionId, VersionState,
+    Acl, Clock, End, Ended, Generation, Grant, Incarnation, KeyId, RequestId, Revision, Rules, Timestamp, Version, VersionId, VersionState,
 };
 use claviger_ports::{
-    ApprovalRow, AuditError, AuditSink, BarrierRow, ChangeRow, DamagedRow, DigestDelta, GrantRow, HeadError, HeadRow, HeadSealer, KeyRow,
-    Loaded, LoadedVersion, Store, StoreError, Target, TombstoneRow,
+    ApprovalRow, AuditError, AuditSink, BarrierRow, Change, ChangeRow, CommitOutcome, DamagedRow, DigestDelta, Effect, Expected, GrantRow,
+    HeadError, HeadRow, HeadSealer, KeyRow, Loaded, LoadedVersion, Store, StoreError, Target, TombstoneRow, Write,
 };
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
@@ -309,6 +309,7 @@ impl Contents {
         let request = RequestId(u128::from_be_bytes(random()));
         let bare = Record::new(now, request, "server", Action::AcceptTampering, Outcome::Ok);
         sealer.audit.append(&Record { reason: &reason, head: Some(*revision), ..bare }).await?;
+        self.void_approvals(store, sealer, now).await?;
         store.reseal(&Baseline { sealer, seen: self.head.commit_id, sum: self.sum }).await?;
         self.reached(self.head.revision.in_epoch(sealer.epoch(self.head.revision)));
         self.tables.torn = Torn::default();
@@ -319,6 +320,64 @@ impl Contents {
         }
         self.tables.damaged_grants.values_mut().for_each(|wreck| wreck.excess = DigestDelta::default());
         Ok(())
+    }
+
+    /// Ends all requests for approval that have not ended: one that was carried out, rejected or taken back may be an older row
+    /// that was put in its place ▲. Before the head is resealed, so that a start which is killed here does all of it again.
+    async fn void_approvals(&mut self, store: &dyn Store, sealer: &Sealer, now: Timestamp) -> Result<(), Error> {
+        let ring = sealer.ring.read().clone();
+        let voided: Vec<_> = self.tables.approvals.values().filter_map(|held| Voided::of(held, &ring, now)).collect();
+        if voided.is_empty() {
+            return Ok(());
+        }
+        let writes: Vec<_> = voided.iter().map(|v| v.write.clone()).collect();
+        let outcomes = store.commit(&writes, sealer).await?;
+        let attempt = sealer.last.lock().take().filter(|attempt| attempt.before == self.head.revision);
+        let revisions: Vec<_> = outcomes.into_iter().filter_map(CommitOutcome::revision).collect();
+        let (Some(attempt), Some(last), true) = (attempt, revisions.last(), revisions.len() == voided.len()) else {
+            return Err(Error::Internal("the store was written to since its rows were read; start again".to_owned()));
+        };
+        (self.head.commit_id, self.head.revision) = (attempt.commit_id, *last);
+        for (Voided { write, held }, revision) in voided.into_iter().zip(revisions) {
+            self.sum = add(self.sum, write.digest);
+            self.head.digest = add(self.head.digest, write.digest);
+            let id = held.approval.id;
+            let name = format!("approval {id}");
+            let subjects = [AuditSubject { key: &name, versions: &[] }];
+            let bare = Record::new(now, write.change.request_id, "server", Action::AcceptTampering, Outcome::Ok);
+            let reason = "the request is void: nobody knows whether it was carried out";
+            sealer.audit.append(&Record { subjects: &subjects, reason, revision: Some(revision), ..bare }).await?;
+            self.tables.approvals.insert(id, Arc::new(Held { revision, ..held }));
+        }
+        Ok(())
+    }
+}
+
+/// A request for approval that is void now.
+struct Voided {
+    write: Write,
+    held: Held,
+}
+
+impl Voided {
+    /// None where it has ended already.
+    fn of(old: &Held, ring: &KeyRing, now: Timestamp) -> Option<Self> {
+        if old.approval.end.is_some() {
+            return None;
+        }
+        let end = End { how: Ended::Void, at: now, by: "claviger".into(), comment: "the store was changed; ask anew".into() };
+        let approval = old.approval.changed(|a| a.end = Some(end));
+        let row = ring.seal_approval(&approval);
+        let (digest, request_id) = (ring.digest_approval(&row), RequestId(u128::from_be_bytes(random())));
+        let write = Write {
+            target: Target::Approval(approval.id),
+            expected: Expected::At(Incarnation(approval.id.0), old.approval.generation),
+            effect: Effect::PutApproval(row),
+            uses: None,
+            digest: add(digest, negate(old.digest)),
+            change: Change { what: Action::AcceptTampering.name(), actor: "claviger".to_owned(), request_id, at: now },
+        };
+        Some(Self { write, held: Held { approval, digest, revision: old.revision } })
     }
 }
 

@@ -1,8 +1,8 @@
 //! Telling chat of approvals: each notice is posted as JSON to every URL that the configuration names.
 //!
 //! # Guarantees
-//! Nothing waits for a webhook, and nothing fails because of one. Each URL has a queue and a task of its own; what does not fit
-//! into the queue, and what is not taken after [`ATTEMPTS`], is dropped with a warning. What is in a queue at a stop is lost: the
+//! Nothing waits for a webhook, and nothing fails because of one. Each URL has queues and a task of its own. That an approval was
+//! bypassed has a queue for itself and goes first, so that nobody hides it behind many requests. What does not fit into a queue, and what is not taken after [`ATTEMPTS`], is dropped with a warning. What is in a queue at a stop is lost: the
 //! list of requests is the truth, this is a tap on the shoulder.
 
 use crate::config::WebhookConfig;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Notices that wait for one URL at most.
+/// Notices that wait in one queue of one URL at most.
 const QUEUE: usize = 256;
 /// How often one notice is tried.
 const ATTEMPTS: u32 = 8;
@@ -34,6 +34,18 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The channel that the engine tells its notices to, and the task that hands them on. It ends with the engine.
 pub(crate) fn channel() -> (mpsc::Sender<Notice>, mpsc::Receiver<Notice>) {
     mpsc::channel(QUEUE)
+}
+
+/// Notices for one URL that are not posted yet.
+struct Queues<Q> {
+    /// Of what bypassed approvals.
+    alerts: Q,
+    others: Q,
+}
+
+fn queues() -> (Queues<mpsc::Sender<Bytes>>, Queues<mpsc::Receiver<Bytes>>) {
+    let ((alerts, next_alert), (others, next_other)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
+    (Queues { alerts, others }, Queues { alerts: next_alert, others: next_other })
 }
 
 /// Where one URL's notices go.
@@ -59,9 +71,9 @@ pub(crate) fn start(config: &WebhookConfig, notices: mpsc::Receiver<Notice>) -> 
         false => None,
     };
     let outbound = Outbound::new(roots.as_deref(), TIMEOUT, config.loopback_http).map_err(anyhow::Error::from)?;
-    let mut queues = Vec::new();
+    let mut all = Vec::new();
     for url in &config.urls {
-        let (sender, queue) = mpsc::channel(QUEUE);
+        let (senders, receivers) = queues();
         let hook = Hook {
             url: Url::parse(url, config.loopback_http)?,
             shown: place(url),
@@ -69,10 +81,10 @@ pub(crate) fn start(config: &WebhookConfig, notices: mpsc::Receiver<Notice>) -> 
             outbound: outbound.clone(),
             pause: PAUSE,
         };
-        tokio::spawn(hook.run(queue));
-        queues.push(sender);
+        tokio::spawn(hook.run(receivers));
+        all.push(senders);
     }
-    tokio::spawn(hand_out(notices, queues));
+    tokio::spawn(hand_out(notices, all));
     Ok(())
 }
 
@@ -91,10 +103,11 @@ fn read_key(path: &std::path::Path) -> anyhow::Result<SecretBytes> {
     Ok(SecretBytes::new(key))
 }
 
-async fn hand_out(mut notices: mpsc::Receiver<Notice>, queues: Vec<mpsc::Sender<Bytes>>) {
+async fn hand_out(mut notices: mpsc::Receiver<Notice>, all: Vec<Queues<mpsc::Sender<Bytes>>>) {
     while let Some(notice) = notices.recv().await {
         let body = Bytes::from(payload(&notice).to_string());
-        for queue in &queues {
+        let is_alert = notice.about.is_err();
+        for queue in all.iter().map(|queues| if is_alert { &queues.alerts } else { &queues.others }) {
             if queue.try_send(body.clone()).is_err() {
                 tracing::warn!("a notice for a webhook is dropped: {QUEUE} others wait for it");
             }
@@ -103,8 +116,14 @@ async fn hand_out(mut notices: mpsc::Receiver<Notice>, queues: Vec<mpsc::Sender<
 }
 
 impl Hook {
-    async fn run(self, mut queue: mpsc::Receiver<Bytes>) {
-        while let Some(body) = queue.recv().await {
+    async fn run(self, Queues { mut alerts, mut others }: Queues<mpsc::Receiver<Bytes>>) {
+        loop {
+            let body = tokio::select! {
+                biased;
+                Some(body) = alerts.recv() => body,
+                Some(body) = others.recv() => body,
+                else => return,
+            };
             self.deliver(body).await;
         }
     }
@@ -273,6 +292,24 @@ mod tests {
             assert_eq!(given, signature(&SecretBytes::new(b"0123456789abcdef".to_vec()), seconds, sent.as_bytes()));
             assert_eq!(sent.as_bytes(), &*body);
         }
+    }
+
+    #[tokio::test]
+    async fn that_an_approval_was_bypassed_is_not_hidden_behind_many_requests() {
+        let (url, task) = receiver(&[200, 200]).await;
+        let (senders, receivers) = queues();
+        let (told, notices) = mpsc::channel(QUEUE + 2);
+        for _ in 0..=QUEUE {
+            senders.others.try_send(Bytes::from_static(b"{}")).ok();
+        }
+        told.send(bypassed("the glass")).await.unwrap();
+        drop(told);
+        hand_out(notices, vec![senders]).await;
+        let posting = tokio::spawn(hook(&url).run(receivers));
+        let seen = task.await.unwrap();
+        posting.abort();
+        assert!(seen[0].contains("ALERT: eve: the glass"), "{}", seen[0]);
+        assert!(seen[1].ends_with("{}"), "{}", seen[1]);
     }
 
     #[tokio::test]

@@ -69,6 +69,7 @@ fn ended_code(how: Ended) -> u8 {
         Ended::Withdrawn => 2,
         Ended::Expired => 3,
         Ended::CarriedOut => 4,
+        Ended::Void => 5,
     }
 }
 

@@ -11,7 +11,7 @@ fn generated() -> NewVersion {
     NewVersion { material: Material::Generated, expires: None }
 }
 
-async fn made(site: &Site, by: &Caller, id: &str, kind: KeyKind) -> VersionId {
+pub(super) async fn made(site: &Site, by: &Caller, id: &str, kind: KeyKind) -> VersionId {
     site.engine.create(by, "test", used_key(id, kind, KeyPolicy::default())).await.unwrap().version.unwrap()
 }
 

@@ -135,7 +135,7 @@ impl Fault {
             Error::Denied(_) => Self::new(403, "denied", error.to_string()),
             Error::NeedsApproval(_) | Error::Approval(ApprovalProblem::Wanting(_)) => Self::new(403, "needs_approval", error.to_string()),
             Error::Approval(problem) if problem.is_conflict() => Self::new(409, "approval", error.to_string()),
-            Error::Approval(ApprovalProblem::TooMany(..)) => {
+            Error::Approval(ApprovalProblem::TooMany(..) | ApprovalProblem::TooOften(_)) => {
                 Self::new(429, "rate_limited", error.to_string()).with_header("Retry-After", 60)
             }
             Error::Approval(_) => Self::new(403, "denied", error.to_string()),

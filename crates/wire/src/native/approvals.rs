@@ -75,7 +75,7 @@ pub struct VoteInfo {
 /// How a request ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EndInfo {
-    /// rejected, withdrawn, expired or carried_out.
+    /// rejected, withdrawn, expired, carried_out or void.
     pub how: String,
     /// By whom.
     pub by: String,
@@ -91,18 +91,20 @@ pub struct EndInfo {
 pub struct ApprovalInfo {
     /// Its id.
     pub id: String,
-    /// What is asked for: read, promote, destroy, delete, change_rights, change_rules, change_prefix, change_prefix_rules,
+    /// What is asked for: read, export, promote, destroy, delete, change_rights, change_rules, change_prefix, change_prefix_rules,
     /// rotate_barrier.
     pub operation: String,
     /// A key, a prefix with a `*` behind it, or `the store`.
     pub target: String,
     /// The request in words.
     pub summary: String,
-    /// What it would change in what stands now, a line each: `+` comes, `-` goes, `~` becomes something else. Never data.
+    /// What it would change in what stands now, a line each: `+` comes, `-` goes, `~` becomes something else. Never data. Nothing
+    /// for who asked and may not see that any more.
     pub changes: Vec<String>,
     /// SHA-256 of the exact request and of its target's generation: what is approved.
     pub hash: String,
-    /// open, approved, stale (its target has changed since), rejected, withdrawn, expired or carried_out.
+    /// open, approved, stale (its target has changed since), rejected, withdrawn, expired, carried_out, or void (the store was
+    /// changed behind the server's back).
     pub state: String,
     /// Who asked.
     pub requester: String,
@@ -110,7 +112,7 @@ pub struct ApprovalInfo {
     pub reason: String,
     /// When.
     pub asked: String,
-    /// From when on it is no longer carried out.
+    /// From when on it is no longer carried out, by the rules as they are now.
     pub expires: String,
     /// The rules that guard it now.
     pub rules: Vec<RuleState>,
