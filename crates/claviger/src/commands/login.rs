@@ -3,7 +3,7 @@
 use crate::cli::AtServer;
 use crate::failure::{Code, Failure};
 use crate::output;
-use crate::sessions::{Held, Kept, look};
+use crate::sessions::{Held, Kept, KnownIssuers, look};
 use clap::Args;
 use claviger_client::oidc::{DeviceCode, Loopback, OidcError, Provider, Tokens};
 use claviger_wire::native::{CreateSession, LoginIssuer, LoginMethods};
@@ -19,6 +19,13 @@ pub(crate) struct Login {
     /// Which issuer; needed only where the server has several.
     #[arg(long, value_name = "NAME")]
     issuer: Option<String>,
+    /// Log in at this issuer only, whatever the server says [env: CLAVIGER_ISSUER_URL]. Without it the issuer of your first login
+    /// at a server is remembered, and another one refused.
+    #[arg(long, value_name = "URL")]
+    issuer_url: Option<String>,
+    /// Log in although the server names another issuer than at your last login, and remember that one.
+    #[arg(long, conflicts_with = "issuer_url")]
+    accept_issuer: bool,
     /// Show a code to type in a browser on another machine, instead of opening one here.
     #[arg(long)]
     device: bool,
@@ -33,7 +40,11 @@ impl Login {
         look(&at.place.name())?;
         let server = at.place.client(None)?;
         let methods = server.login_methods().await.map_err(|e| Failure::client(e, None))?;
+        let name = at.place.name();
         let issuer = self.choose(&methods)?.clone();
+        if !self.accept_issuer && self.pinned().is_none() {
+            KnownIssuers::of(&name)?.check(&name, &issuer, self.issuer.is_some())?;
+        }
         let provider = Provider::discover(issuer.clone()).await.map_err(|e| failed(&e))?;
         let tokens = match self.device {
             true => by_device(&provider, &methods.nonce).await,
@@ -42,16 +53,37 @@ impl Login {
         let Tokens { id_token, refresh_token } = tokens.map_err(|e| failed(&e))?;
         let wanted = CreateSession { issuer: issuer.name.clone(), id_token: id_token.to_string(), ticket: None };
         let given = server.open_session(&wanted).await.map_err(|e| Failure::client(e, None))?;
-        let kept = Kept::new(issuer, given, refresh_token.map(|token| token.to_string()));
+        let kept = Kept::new(issuer.clone(), given, refresh_token.map(|token| token.to_string()));
         let shown = Shown::of(&kept);
         let held = tokio::task::spawn_blocking(Held::open).await.map_err(|e| Failure::other(e.to_string()))?;
-        held?.keep(&at.place.name(), kept)?;
+        let mut held = held?;
+        held.keep(&name, kept)?;
+        if held.remember(&name, &issuer)? {
+            eprintln!("note: {name} has its people log in at {}; another issuer will be refused", output::clean(&issuer.issuer));
+        }
         shown.print(at.json)?;
         Ok(0)
     }
 
+    /// The one issuer that the person trusts, by option or environment.
+    fn pinned(&self) -> Option<String> {
+        self.issuer_url.clone().or_else(|| std::env::var("CLAVIGER_ISSUER_URL").ok().filter(|url| !url.is_empty() && !self.accept_issuer))
+    }
+
     fn choose<'m>(&self, methods: &'m LoginMethods) -> Result<&'m LoginIssuer, Failure> {
+        let is_wanted = |issuer: &&LoginIssuer| self.issuer.as_ref().is_none_or(|name| *name == issuer.name);
         let names = || methods.issuers.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", ");
+        if let (Some(url), [_, ..]) = (self.pinned(), &methods.issuers[..]) {
+            let other = || {
+                let all = methods.issuers.iter().map(|i| format!("{} ({})", i.issuer, i.name)).collect::<Vec<_>>().join(", ");
+                Failure::new(
+                    Code::Unauthenticated,
+                    format!("this server's people do not log in at {url}, which you demand; it names {all}"),
+                )
+                .next("ask its administrator, and type no password elsewhere before; --issuer-url or CLAVIGER_ISSUER_URL has the URL")
+            };
+            return methods.issuers.iter().filter(is_wanted).find(|issuer| issuer.issuer == url).ok_or_else(other);
+        }
         match (&self.issuer, &methods.issuers[..]) {
             (_, []) => Err(Failure::usage("this server has no issuer at which people log in")
                 .next("use CLAVIGER_TOKEN or a certificate; its administrator can configure [auth.oidc.NAME]")),

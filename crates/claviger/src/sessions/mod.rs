@@ -8,14 +8,17 @@
 //! A system's keyring is not used: what it keeps is for whoever is logged in on the desktop or holds the kernel session, and
 //! on the servers where this program runs there is usually neither.
 
+mod known;
 mod renew;
 
+pub(crate) use known::KnownIssuers;
 pub(crate) use renew::{KeptSession, Place, renewed, seconds_left};
 
 use crate::failure::{Code, Failure};
 use claviger_wire::native::{LoginIssuer, SessionInfo};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::geteuid;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
@@ -125,7 +128,7 @@ impl Held {
 /// The session at a server, without waiting for others. None when there is none.
 pub(crate) fn look(server: &str) -> Result<Option<Kept>, Failure> {
     let Ok(path) = place() else { return Ok(None) };
-    Ok(read(&path)?.and_then(|mut content| content.sessions.remove(server)))
+    Ok(read(&path)?.and_then(|mut content: Content| content.sessions.remove(server)))
 }
 
 /// `CLAVIGER_SESSIONS`, or `claviger/sessions.json` in the folder for state (XDG base directories).
@@ -140,7 +143,7 @@ fn place() -> Result<PathBuf, Failure> {
 }
 
 /// Reads the file, if it is there and this user's alone.
-fn read(path: &Path) -> Result<Option<Content>, Failure> {
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
     let refused = |why: String, next: String| Failure::new(Code::Usage, format!("{} is not used: {why}", path.display())).next(next);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file: File = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -188,9 +191,16 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use super::Content;
+    use super::replace;
+    use crate::failure::Failure;
     use std::fs::{self, Permissions};
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::path::Path;
+
+    fn read(path: &Path) -> Result<Option<Content>, Failure> {
+        super::read(path)
+    }
 
     #[test]
     fn the_file_is_private_and_one_that_others_can_read_is_not_used() {

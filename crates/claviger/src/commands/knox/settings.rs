@@ -1,7 +1,8 @@
 //! Where the server is, who one is, and where the cache is: from `KNOX_*` variables, and from `CLAVIGER_*` where those say nothing.
 
+use crate::sessions::{KeptSession, Place};
 use claviger_client::knox::{Knox, KnoxError, LoginAddress, Proof};
-use claviger_client::{Client, Config, ConfigError, Credentials, Settings};
+use claviger_client::{Client, Config, ConfigError, Credentials, Renew, Settings};
 use claviger_node::knox_folder::{DEFAULT_PATH, Modes};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -94,10 +95,14 @@ impl Site {
     pub(super) fn online(&self, machine: Option<&str>) -> Result<Online, KnoxError> {
         let malformed = KnoxError::Malformed;
         let config = self.config().map_err(KnoxError::Settings)?;
-        let proofs = self.proof(machine).map_err(KnoxError::Settings)?.into_iter().collect();
-        let client = Knox::new(config, proofs, VERSION)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        Ok(Online { client, runtime: runtime.map_err(|e| malformed(format!("starting: {e}")))? })
+        let runtime = runtime.map_err(|e| malformed(format!("starting: {e}")))?;
+        let proof = match self.proof(machine).map_err(KnoxError::Settings)? {
+            None => runtime.block_on(session(&config)).map_err(KnoxError::Settings)?,
+            found => found,
+        };
+        let client = Knox::new(config, proof.into_iter().collect(), VERSION)?;
+        Ok(Online { client, runtime })
     }
 
     /// A client of the server's native API, in the name of the machine's certificate; nothing where there is none.
@@ -177,6 +182,13 @@ impl Site {
         let read = || Names::of(&CertificateDer::from_pem_file(self.either("CLAVIGER_CERT")?).ok()?);
         read().unwrap_or_default()
     }
+}
+
+/// The session of `claviger login` at this very server, which takes it as a user's token; none where there is none, as at a server
+/// of Knox's own.
+async fn session(config: &Config) -> Result<Option<Proof>, String> {
+    let found = KeptSession::find(Place::of(config)).await.map_err(|failure| failure.what().to_owned())?;
+    Ok(found.map(|kept| Proof { kind: "user", header: Zeroizing::new(format!("0u{}", *kept.token())) }))
 }
 
 impl Drop for Saved {

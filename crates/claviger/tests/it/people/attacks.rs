@@ -28,6 +28,30 @@ fn parameter<'u>(url: &'u str, name: &str) -> &'u str {
     url[start..].split('&').next().unwrap()
 }
 
+/// A nonce of the server's.
+pub(super) fn nonce(site: &Site) -> String {
+    let answer = site.server.client().unwrap().request("GET", "/api/v1/login", &[], b"").unwrap();
+    answer.json()["nonce"].as_str().unwrap().to_owned()
+}
+
+/// What alice gets from her provider for a program of her own.
+pub(super) fn id_token(provider: &Provider, client: &str, nonce: &str) -> String {
+    let (verifier, challenge) = ("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+    let redirect = "http%3A%2F%2F127.0.0.1%3A9%2Fcallback";
+    let url = format!(
+        "{}/auth?response_type=code&client_id={client}&redirect_uri={redirect}&scope=openid%20profile&state=s&nonce={nonce}\
+         &code_challenge={challenge}&code_challenge_method=S256",
+        provider.issuer
+    );
+    let landed = provider.browse(&url, "alice", "print");
+    let form = format!(
+        "grant_type=authorization_code&code={}&redirect_uri={redirect}&client_id={client}&code_verifier={verifier}",
+        parameter(&landed, "code")
+    );
+    let answer = provider.ask("POST", "/token", &[("Content-Type", "application/x-www-form-urlencoded")], form.as_bytes());
+    answer.json()["id_token"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn of_two_issuers_one_is_chosen_and_their_people_have_different_names() {
     let (corp, partner, site) = two();
@@ -102,26 +126,8 @@ fn another_logins_state_or_a_foreign_page_ends_nothing_and_leads_nowhere() {
 fn an_id_token_for_another_client_or_seen_before_opens_no_session() {
     let provider = Provider::start();
     let site = Site::at(&provider);
-    let nonce = || {
-        let answer = site.server.client().unwrap().request("GET", "/api/v1/login", &[], b"").unwrap();
-        answer.json()["nonce"].as_str().unwrap().to_owned()
-    };
-    let id_token = |client: &str, nonce: &str| {
-        let (verifier, challenge) = ("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
-        let redirect = "http%3A%2F%2F127.0.0.1%3A9%2Fcallback";
-        let url = format!(
-            "{}/auth?response_type=code&client_id={client}&redirect_uri={redirect}&scope=openid%20profile&state=s&nonce={nonce}\
-             &code_challenge={challenge}&code_challenge_method=S256",
-            provider.issuer
-        );
-        let landed = provider.browse(&url, "alice", "print");
-        let form = format!(
-            "grant_type=authorization_code&code={}&redirect_uri={redirect}&client_id={client}&code_verifier={verifier}",
-            parameter(&landed, "code")
-        );
-        let answer = provider.ask("POST", "/token", &[("Content-Type", "application/x-www-form-urlencoded")], form.as_bytes());
-        answer.json()["id_token"].as_str().unwrap().to_owned()
-    };
+    let nonce = || nonce(&site);
+    let id_token = |client: &str, nonce: &str| id_token(&provider, client, nonce);
     let open = |token: &str| {
         let body = serde_json::json!({ "issuer": "corp", "id_token": token }).to_string();
         let json = [("Content-Type", "application/json")];
@@ -160,4 +166,44 @@ fn an_id_token_for_another_client_or_seen_before_opens_no_session() {
     assert_eq!(ask("DELETE", "/api/v1/session", Some(site.server.env("CLAVIGER_TOKEN"))), 400, "no session");
     assert_eq!(ask("DELETE", "/api/v1/session", Some(&token)), 200);
     assert_eq!(ask("DELETE", "/api/v1/session", Some(&token)), 401);
+}
+
+#[test]
+fn a_server_that_names_another_issuer_than_before_is_not_followed_there() {
+    let (corp, evil) = (Provider::start(), Provider::start());
+    let before = Site::at(&corp);
+    before.log_in(&corp, "alice");
+    assert_eq!(before.run(&["logout"]).0, 0);
+    // One of another configuration, which the person's file takes for the same.
+    let site = Site::at(&evil);
+    let known = std::fs::read_to_string(before.file().with_extension("issuers")).unwrap();
+    std::fs::create_dir_all(site.file().parent().unwrap()).unwrap();
+    let same = known.replace(&before.server.address().to_string(), &site.server.address().to_string());
+    let file = rustix::fs::open(
+        site.file().with_extension("issuers"),
+        rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY,
+        rustix::fs::Mode::from_raw_mode(0o600),
+    );
+    std::fs::File::from(file.unwrap()).write_all(same.as_bytes()).unwrap();
+
+    let refused = |arguments: &[&str], says: &[&str]| {
+        let login = site.begin(&[&["--no-browser"], arguments].concat());
+        assert!(!login.shown.starts_with("https://"), "no address is shown: {}", login.shown);
+        let (code, out, err) = login.end();
+        assert!(code == 5 && out.is_empty() && says.iter().all(|text| err.contains(text)), "{err}");
+        assert!(!site.file().exists());
+    };
+    refused(&[], &[&corp.issuer, &evil.issuer, "--accept-issuer"]);
+    refused(&["--issuer", "corp"], &[&corp.issuer, &evil.issuer]);
+    refused(&["--issuer-url", &corp.issuer], &["which you demand", &evil.issuer]);
+    // Who knows better says so.
+    for (arguments, is_new) in [(&["--no-browser", "--accept-issuer"][..], true), (&["--no-browser"], false)] {
+        let login = site.begin(arguments);
+        assert_eq!(evil.browse(&login.shown, "alice", "visit"), "200");
+        let (code, _, err) = login.end();
+        assert_eq!((code, err.contains("another issuer will be refused")), (0, is_new), "{err}");
+    }
+    let login = before.begin(&["--no-browser", "--issuer-url", &corp.issuer]);
+    assert_eq!(corp.browse(&login.shown, "alice", "visit"), "200");
+    assert_eq!(login.end().0, 0);
 }

@@ -82,3 +82,29 @@ fn a_session_is_a_users_credential_for_knox_too_and_is_shown_to_nobody_else() {
     let over = site.knox("GET", "/v0/keys/", &credential, "");
     assert!(over.status == 401 && over.json()["message"].as_str().unwrap().contains("no such session"), "{}", over.text());
 }
+
+#[test]
+fn knoxs_commands_go_on_with_the_login_of_claviger_where_nothing_else_says_who_asks() {
+    let provider = Provider::start();
+    let mut site = Site::at(&provider);
+    let knox = |site: &Site, arguments: &[&str]| site.run(&[&["knox"], arguments].concat());
+    let (code, _, err) = knox(&site, &["keys"]);
+    assert!(code != 0 && !err.is_empty(), "{err}");
+    site.log_in(&provider, "alice");
+    let (code, out, err) = knox(&site, &["keys"]);
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    let mut create = site.claviger(&["knox", "create", "app:pw"]);
+    let mut child = create.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"s3cret").unwrap();
+    let (code, _, err) = super::said(child.wait_with_output().unwrap());
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(knox(&site, &["get", "app:pw"]).1.trim(), "s3cret");
+    // A session with little left is renewed, and one that was ended is none.
+    site.restart();
+    let short = std::fs::read_to_string(site.file()).unwrap().replace(site.kept()["expires"].as_str().unwrap(), "2020-01-01T00:00:00Z");
+    std::fs::write(site.file(), short).unwrap();
+    assert_eq!(knox(&site, &["get", "app:pw"]).1.trim(), "s3cret");
+    assert_eq!(site.run(&["logout"]).0, 0);
+    let (code, out, _) = knox(&site, &["get", "app:pw"]);
+    assert!(code != 0 && out.is_empty());
+}
