@@ -9,7 +9,7 @@ mod people;
 mod routes;
 mod situations;
 mod stage;
-mod table;
+pub(crate) mod table;
 mod wide;
 
 use claviger_testkit::TestServer;

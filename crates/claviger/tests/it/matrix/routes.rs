@@ -253,7 +253,7 @@ pub(super) fn anywhere() -> Place {
 }
 
 /// Routes of which each request needs something that is good once, or that answer each time with something new. They are
-/// tried, by everybody, in the tests of people's logins.
+/// tried, by everybody, in the tests of people's logins, which write their own part of the table.
 const ELSEWHERE: [&str; 6] = [
     "GET /api/v1/login",
     "POST /api/v1/session",

@@ -13,9 +13,9 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/who-may-do-w
 
 const HEAD: &str = "# Who may do what
 
-Written by the tests in `crates/claviger/tests/it/matrix` from what a real server answered, after each answer was compared with
+Written by the tests in `crates/claviger/tests/it/matrix` and `people/table.rs` from what a real server answered, after each answer was compared with
 an oracle that knows the rules in words and shares no code with the server. Rewrite it with
-`CLAVIGER_UPDATE=1 cargo test -p claviger --test it matrix`; otherwise the tests compare. A difference in this file is a change of
+`CLAVIGER_UPDATE=1 cargo test -p claviger --test it -- matrix people::table`; otherwise the tests compare. A difference in this file is a change of
 who may do what: read it as such.
 
 - **yes**: it is done. **403**: refused, and the caller may know that the key is there. **401**: nobody was proven.
@@ -27,13 +27,13 @@ who may do what: read it as such.
 ";
 
 /// The sections in order.
-const SECTIONS: [&str; 4] = ["matrix", "once", "unproven", "escalation"];
+const SECTIONS: [&str; 5] = ["matrix", "once", "people", "unproven", "escalation"];
 
 /// One test after the other reads or writes the file.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Compares a section with the file's, or writes it there.
-pub(super) fn check(section: &str, text: &str) {
+pub(crate) fn check(section: &str, text: &str) {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let file = std::fs::read_to_string(FILE).unwrap_or_default();
     let marks = |name: &str| (format!("<!-- begin {name} -->\n"), format!("<!-- end {name} -->\n"));
@@ -191,6 +191,16 @@ pub(super) fn once(rows: &[(String, Need, Vec<String>)]) -> String {
     );
     let lines = rows.iter().map(|(row, need, signs)| [row.clone(), needs(*need)].into_iter().chain(signs.iter().cloned()).collect());
     table(&mut out, &heads(&["route", "needs"], PROVEN.iter().map(|p| p.name.to_owned())), lines);
+    out
+}
+
+/// The section on people's logins.
+pub(crate) fn people(rows: &[(&str, &str, String)]) -> String {
+    let mut out = String::from(
+        "## Logging in and out\n\nAt a server with one issuer, a real provider. What an ID token may say is tried in `tests/it/people`.\n\n",
+    );
+    let lines = rows.iter().map(|(route, with, found)| vec![format!("`{route}`"), (*with).to_owned(), found.clone()]);
+    table(&mut out, &heads(&["route", "with", "answer"], []), lines);
     out
 }
 

@@ -3,6 +3,7 @@
 mod attacks;
 mod knox;
 mod provider;
+mod table;
 
 use crate::program;
 use claviger_testkit::{Options, TestServer};
