@@ -56,13 +56,36 @@ mod tests {
         }
     }
 
+    /// KiB of this mapping that are in memory and locked there (proc_pid_smaps(5)).
+    fn kept(start: usize) -> (u64, u64) {
+        let all = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let from = all.lines().skip_while(|line| !line.starts_with(&format!("{start:x}-"))).skip(1);
+        let number = |name: &str| from.clone().find_map(|l| l.strip_prefix(name)?.trim_end_matches("kB").trim().parse().ok()).unwrap();
+        (number("Rss:"), number("Locked:"))
+    }
+
     #[test]
-    fn the_program_goes_on_after_its_pages_are_given_back() {
-        let resident = || std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-        let before = resident();
-        for _ in 0..3 {
-            give_back();
-        }
-        assert!(!before.is_empty() && !resident().is_empty());
+    fn pages_of_the_program_that_do_not_run_leave_memory_and_the_program_goes_on() {
+        let here = give_back as fn() as usize;
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let own = maps.lines().filter_map(instructions).find(|(start, length)| (*start..start + length).contains(&here));
+        let (start, length) = own.expect("this function's own instructions are a mapping of a file");
+        // Brings all of it in, as locked memory would have it.
+        let bytes: *const u8 = std::ptr::with_exposed_provenance(start);
+        let sum = |at: usize| {
+            // SAFETY: the address is within a readable mapping of this process that nobody unmaps.
+            u64::from(unsafe { bytes.add(at).read_volatile() })
+        };
+        let before = (0..length).step_by(4096).map(sum).sum::<u64>();
+        let (whole, _) = kept(start);
+        // As all memory of the agent is; what is locked cannot be given back. Where nothing may be locked, nothing is.
+        let page = std::ptr::with_exposed_provenance_mut(start);
+        // SAFETY: the page is within a mapping of this process that nobody unmaps; locking changes none of its bytes.
+        let _ = unsafe { rustix::mm::mlock(page, 4096) };
+        give_back();
+        let (left, locked) = kept(start);
+        // Other tests of this program run meanwhile, and the kernel maps some pages around each that runs.
+        assert!(left < whole / 2 && locked == 0, "{left} of {whole} KiB are left, {locked} locked");
+        assert_eq!((0..length).step_by(4096).map(sum).sum::<u64>(), before, "the same instructions come back");
     }
 }

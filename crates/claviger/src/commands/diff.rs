@@ -17,7 +17,7 @@ const MOST_LINES: usize = 20_000;
 /// Tell what differs between two versions of a key, without showing them.
 ///
 /// Without versions the two newest that are not destroyed are compared, the older first. Values are never shown, nor their sizes unless
-/// you say --sizes. Of JSON the members that were changed, added or removed are named by their JSON pointers, of a dotenv file the names,
+/// you say --sizes. Of JSON the members that were changed, got another type (such as 1 and "1"), added or removed are named by their JSON pointers, of a dotenv file the names,
 /// of other text the lines by their numbers; so what is secret about a name or the number of lines is shown.
 ///
 /// The exit code is 0 when they are equal and 1 when they differ. You need `read`, and both reads are in the audit log.
@@ -44,6 +44,8 @@ struct Difference {
     /// members, names, lines or whole.
     compared_by: &'static str,
     changed: Vec<String>,
+    /// Members of JSON with the same text, which are a string in one of the two.
+    retyped: Vec<String>,
     added: Vec<String>,
     removed: Vec<String>,
 }
@@ -119,20 +121,21 @@ fn compare(old: &[u8], new: &[u8]) -> Difference {
 }
 
 fn whole(equal: bool) -> Difference {
-    Difference { equal, compared_by: "whole", changed: Vec::new(), added: Vec::new(), removed: Vec::new() }
+    Difference { equal, compared_by: "whole", changed: Vec::new(), retyped: Vec::new(), added: Vec::new(), removed: Vec::new() }
 }
 
 fn by_name(compared_by: &'static str, equal: bool, old: Vec<Part>, new: Vec<Part>) -> Difference {
     let mut before: BTreeMap<String, Part> = old.into_iter().map(|part| (part.name.clone(), part)).collect();
-    let (mut changed, mut added) = (Vec::new(), Vec::new());
+    let (mut changed, mut retyped, mut added) = (Vec::new(), Vec::new(), Vec::new());
     for part in new {
         match before.remove(&part.name) {
             None => added.push(part.name),
             Some(old) if *old.text != *part.text => changed.push(part.name),
+            Some(old) if old.is_string != part.is_string => retyped.push(part.name),
             Some(_) => {}
         }
     }
-    Difference { equal, compared_by, changed, added, removed: before.into_keys().collect() }
+    Difference { equal, compared_by, changed, retyped, added, removed: before.into_keys().collect() }
 }
 
 /// By line numbers: of the new value for what was changed or added, of the old one for what was removed.
@@ -142,7 +145,7 @@ fn by_lines(equal: bool, old: &str, new: &str) -> Difference {
     if equal || one_line || old.len().max(new.len()) > MOST_LINES {
         return whole(equal);
     }
-    let mut found = Difference { equal, compared_by: "lines", changed: Vec::new(), added: Vec::new(), removed: Vec::new() };
+    let mut found = Difference { compared_by: "lines", ..whole(equal) };
     let lines = |from: usize, count: usize| (from + 1..=from + count).map(|n| n.to_string());
     for op in capture_diff_slices(Algorithm::Myers, &old, &new) {
         match op {
@@ -162,11 +165,20 @@ fn by_lines(equal: bool, old: &str, new: &str) -> Difference {
 
 impl Difference {
     fn sentences(&self) -> Vec<String> {
-        let Self { equal, compared_by, changed, added, removed } = self;
+        let Self { equal, compared_by, changed, retyped, added, removed } = self;
         let what = |verb: &str, names: &[String]| (!names.is_empty()).then(|| format!("{compared_by} {verb}: {}", names.join(" ")));
-        let told: Vec<String> = [what("changed", changed), what("added", added), what("removed", removed)].into_iter().flatten().collect();
-        match told.is_empty() && !equal && *compared_by != "whole" {
-            true => vec![format!("all {compared_by} are the same; what differs is how they are written")],
+        let retyped = what("with the same text and another type (a string, and no string)", retyped);
+        let told = [what("changed", changed), retyped, what("added", added), what("removed", removed)];
+        let told: Vec<String> = told.into_iter().flatten().collect();
+        // What is compared leaves these out, so nothing more can be said.
+        let beside = match *compared_by {
+            "members" => "their order, spaces and escapes, or empty objects and arrays",
+            "names" => "their order, quotes, spaces or comments",
+            "lines" => "how they end",
+            _ => return told,
+        };
+        match told.is_empty() && !equal {
+            true => vec![format!("all {compared_by} have the same values; what differs is {beside}")],
             false => told,
         }
     }
@@ -178,9 +190,10 @@ mod tests {
 
     fn told(old: &str, new: &str) -> String {
         let found = compare(old.as_bytes(), new.as_bytes());
-        let Difference { equal, compared_by, changed, added, removed } = &found;
+        let Difference { equal, compared_by, changed, retyped, added, removed } = &found;
         assert_eq!(*equal, old == new);
-        format!("{compared_by} ~{} +{} -{}", changed.join(","), added.join(","), removed.join(","))
+        let retyped = if retyped.is_empty() { String::new() } else { format!(" type:{}", retyped.join(",")) };
+        format!("{compared_by} ~{}{retyped} +{} -{}", changed.join(","), added.join(","), removed.join(","))
     }
 
     #[test]
@@ -194,10 +207,25 @@ mod tests {
             ("hunter2", "hunter3", "whole ~ + -"),
             ("same\ntext", "same\ntext", "whole ~ + -"),
             (r#"{"a": 1}"#, "hunter2", "whole ~ + -"),
+            (r#"{"a": 1, "b": "null"}"#, r#"{"a": "1", "b": null}"#, "members ~ type:/a,/b + -"),
+            (r#"{"a": 1}"#, r#"{"a": "2"}"#, "members ~/a + -"),
         ] {
             assert_eq!(told(old, new), expected, "{old} {new}");
         }
         assert_eq!(compare(&[0xff, 1], b"text"), whole(false));
-        assert!(compare(br#"{"a": 1}"#, br#"{"a":1}"#).sentences()[0].contains("how they are written"));
+        for (old, new, expected) in [
+            (
+                r#"{"a": 1}"#,
+                r#"{"a":1}"#,
+                "all members have the same values; what differs is their order, spaces and escapes, or empty objects",
+            ),
+            (r#"{"a": 1, "b": {}}"#, r#"{"a": 1, "b": []}"#, "all members have the same values; what differs is their order, spaces"),
+            (r#"{"a": 1}"#, r#"{"a": "1"}"#, "members with the same text and another type (a string, and no string): /a"),
+            ("A=1\nB=2\n", "B=2\nA='1'\n", "all names have the same values; what differs is their order, quotes"),
+            ("one\ntwo", "one\r\ntwo", "all lines have the same values; what differs is how they end"),
+        ] {
+            let told = compare(old.as_bytes(), new.as_bytes()).sentences();
+            assert!(told.len() == 1 && told[0].starts_with(expected), "{old} {new}: {told:?}");
+        }
     }
 }

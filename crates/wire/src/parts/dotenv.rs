@@ -101,10 +101,10 @@ impl<'a> Reader<'a> {
         let text = match self.rest.chars().next() {
             Some('\'') => self.single_quoted()?,
             Some('"') => self.double_quoted()?,
-            _ => return self.unquoted().map(|text| Some(Part { name, text })),
+            _ => return self.unquoted().map(|text| Some(Part { name, text, is_string: true })),
         };
         self.nothing_more()?;
-        Ok(Some(Part { name, text }))
+        Ok(Some(Part { name, text, is_string: true }))
     }
 
     fn skip_spaces(&mut self) {

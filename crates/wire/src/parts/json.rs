@@ -133,7 +133,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// All that is neither object nor array, by its pointer, in order. Strings and other things of the same text count as the same.
+    /// All that is neither object nor array, by its pointer, in order. Empty ones of those are not among them.
     #[must_use]
     pub fn leaves(&self) -> Vec<Part> {
         let mut leaves = Vec::new();
@@ -145,8 +145,8 @@ impl<'a> Json<'a> {
         match self {
             Self::Object(members) => members.iter().for_each(|(name, inner)| inner.collect(pointer_to(&pointer, name), leaves)),
             Self::Array(items) => items.iter().enumerate().for_each(|(i, inner)| inner.collect(format!("{pointer}/{i}"), leaves)),
-            Self::String(text) => leaves.push(Part { name: pointer, text: text.clone() }),
-            Self::Plain(text) => leaves.push(Part { name: pointer, text: Zeroizing::new((*text).to_owned()) }),
+            Self::String(text) => leaves.push(Part { name: pointer, text: text.clone(), is_string: true }),
+            Self::Plain(text) => leaves.push(Part { name: pointer, text: Zeroizing::new((*text).to_owned()), is_string: false }),
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct Part {
     pub name: String,
     /// Its text: a string without its quotes and escapes, anything else as it stands.
     pub text: Zeroizing<String>,
+    /// Whether it is a string; of JSON the number `1` is none, and `"1"` is one.
+    pub is_string: bool,
 }
 
 /// What a value is made of.

@@ -41,6 +41,9 @@ pub(crate) fn read(bytes: &[u8]) -> Read {
             max_total_scalar_bytes: MOST_BYTES as usize,
             max_aliases: 1_000,
         },
+        // What an alias repeats is in no other bound. An event repeats no more than the whole text, so together they repeat no more
+        // than a file may have.
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MOST_BYTES as usize / text.len().max(1) },
         // A snippet of the file beside an error would show values.
         with_snippet: false,
         no_schema: false,
@@ -135,5 +138,17 @@ mod tests {
                 .collect::<String>()
             + "kind: Secret\n";
         assert!(read(bomb.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn aliases_of_something_long_do_not_fill_the_memory() {
+        let repeated = |times: usize, long: usize| {
+            let aliases: String = (0..times).map(|n| format!("  f{n}: *a\n")).collect();
+            format!("kind: Secret\nmetadata: {{name: x}}\nstringData:\n  a: &a {}\n{aliases}", "x".repeat(long))
+        };
+        // 80 MiB from one.
+        assert!(read(repeated(80, 1 << 20).as_bytes()).is_err());
+        let entries = read(repeated(80, 100).as_bytes()).unwrap();
+        assert_eq!(entries.len(), 81);
     }
 }
