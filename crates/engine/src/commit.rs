@@ -219,16 +219,23 @@ impl Committer {
     /// right that it took away may be gone.
     fn fail(&self, writes: &[Write], rest: Vec<(Apply, Option<Held>, Waiter)>, error: StoreError) -> Option<Doubt> {
         tracing::error!(%error, "a commit of {} changes failed", rest.len());
-        let waiters = rest.into_iter().map(|(_, _, done)| done);
+        let (applies, waiters): (Vec<_>, Vec<_>) = rest.into_iter().map(|(apply, _, done)| (apply, done)).unzip();
         if !matches!(error, StoreError::Unknown(_)) {
             for done in waiters {
                 let _ = done.send(Err(error.clone().into()));
             }
             return None;
         }
-        self.memory.write(|tables| writes.iter().for_each(|write| tables.doubt(&write.target)));
+        self.memory.write(|tables| {
+            writes.iter().for_each(|write| tables.doubt(&write.target));
+            for apply in applies {
+                if let Apply::Put(entry) = apply {
+                    tables.doubt_making(*entry);
+                }
+            }
+        });
         self.counts.in_doubt.store(true, Ordering::Release);
-        let tried = writes.iter().map(|write| write.change_row(Revision::default())).zip(waiters.map(Some)).collect();
+        let tried = writes.iter().map(|write| write.change_row(Revision::default())).zip(waiters.into_iter().map(Some)).collect();
         Some(Doubt { tried, attempt: self.sealer.last.lock().take(), error, next: Instant::now(), pause: PAUSE })
     }
 

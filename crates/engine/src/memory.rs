@@ -85,6 +85,8 @@ pub(crate) struct Tables {
     pub(crate) revision: Revision,
     /// Prefixes of which it is not known whether the grants still stand; all keys below are doubtful, too.
     pub(crate) doubtful: Vec<Prefix>,
+    /// Keys as they would be, of which it is not known whether they were made.
+    pub(crate) unborn: BTreeMap<KeyId, Arc<Entry>>,
     pub(crate) torn: Torn,
     /// Grants that do not authenticate; they do not count.
     pub(crate) damaged_grants: BTreeMap<Prefix, Wreck>,
@@ -206,9 +208,15 @@ impl Tables {
     }
 
     fn doubt_key(&mut self, id: &KeyId) {
-        // Of a key that may have been made nothing was served and nothing is.
         if let Some(Slot::Good(entry)) = self.keys.get(id) {
             self.keys.insert(id.clone(), Slot::Doubtful(entry.clone()));
+        }
+    }
+
+    /// It is not known whether this became of a key; where there was none, whether there is one.
+    pub(crate) fn doubt_making(&mut self, entry: Entry) {
+        if !self.keys.contains_key(&entry.meta.id) {
+            self.unborn.insert(entry.meta.id.clone(), Arc::new(entry));
         }
     }
 
@@ -229,7 +237,8 @@ impl Tables {
             Some(Slot::Good(entry)) => Ok(entry),
             Some(Slot::Damaged(wreck)) => Err(Error::Damaged { id: id.to_owned(), why: wreck.why.to_string() }),
             Some(Slot::Doubtful(_)) => Err(in_doubt(id)),
-            None => Err(Error::NotFound(format!("key `{id}`"))),
+            None if self.unborn.contains_key(id) => Err(in_doubt(id)),
+            None => Err(not_found(id)),
         }
     }
 
@@ -256,9 +265,11 @@ impl Tables {
                 self.find(id).map_err(hide)
             }
             Some(Slot::Doubtful(_)) => self.find(id),
+            // To whom the new key would be shown "not found" and "deleted" may be untrue; to others they stay true.
+            None if self.unborn.get(id).is_some_and(|unborn| !self.permits(caller, unborn).is_empty()) => Err(in_doubt(id)),
             None => match self.graves.get(id).filter(|grave| grave.tombstone.acl.reaching(caller).next().is_some()) {
                 Some(grave) => Err(Error::Deleted { id: id.to_owned(), revision: grave.revision }),
-                None => self.find(id),
+                None => Err(not_found(id)),
             },
         }
     }
@@ -274,6 +285,10 @@ impl Tables {
         };
         rights.is_empty() && caller.system_reason().is_none()
     }
+}
+
+fn not_found(id: &str) -> Error {
+    Error::NotFound(format!("key `{id}`"))
 }
 
 pub(crate) fn in_doubt(what: &str) -> Error {

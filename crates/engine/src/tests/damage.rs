@@ -293,6 +293,29 @@ async fn what_an_unknown_commit_touches_is_not_served_until_it_is_known() {
 }
 
 #[tokio::test]
+async fn a_key_that_may_have_been_made_is_not_said_to_be_missing() {
+    let site = Site::new().await;
+    let (alice, bob, eve) = (user("alice"), user("bob"), user("eve"));
+    site.create(&alice, "back", "x", &[("user:eve", read_only().capabilities())]).await.unwrap();
+    site.engine.delete(&alice, "test", "back", Precondition::Any).await.unwrap();
+    for id in ["new", "back"] {
+        site.store.doom(Fate::Stands, false);
+        let bob_reads = [("user:bob", read_only().capabilities())];
+        assert!(matches!(site.create(&alice, id, "y", &bob_reads).await, Err(Error::Unavailable(_))));
+        for reader in [&alice, &bob] {
+            let said = site.read(reader, id).await;
+            assert!(matches!(said, Err(Error::Unavailable(_))), "{said:?}");
+        }
+        // To who could not see it nothing has changed.
+        let said = site.read(&eve, id).await.unwrap_err();
+        assert!(if id == "new" { matches!(said, Error::NotFound(_)) } else { matches!(said, Error::Deleted { .. }) }, "{said:?}");
+        site.store.unreadable.store(false, Ordering::SeqCst);
+        settled(&site.engine).await;
+        assert_eq!(site.read(&bob, id).await.unwrap(), ["y"]);
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_cannot_be_read_is_asked_less_and_less_often() {
     let site = Site::new().await;
     let alice = user("alice");
