@@ -10,6 +10,7 @@ mod dev;
 mod dist;
 mod fuzz;
 mod guides;
+mod provider;
 mod setup;
 mod shell;
 mod test;

@@ -4,10 +4,10 @@
 //! coming back until it exits, without the time in which the provider works on its requests. What a person and his browser do
 //! in between is not.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
@@ -15,24 +15,14 @@ use anyhow::{Context as _, ensure};
 use super::Bench;
 use super::figure::{Figure, Goal};
 use super::server::Claviger;
-use crate::{setup, shell};
+use crate::provider::Provider;
 
 const RUNS: usize = 20;
 const MOST_MS: f64 = 300.0;
 
-/// npm's `oidc-provider` as a process; it ends with this value.
-struct Provider {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    issuer: String,
-    certificate: PathBuf,
-}
-
 /// The figures of the line.
 pub(super) fn figures(bench: &Bench, name: &str) -> anyhow::Result<Vec<Figure>> {
-    setup::provider_library()?;
-    let mut provider = Provider::start(&bench.subfolder("provider")?)?;
+    let mut provider = Provider::start(&bench.subfolder("provider")?, Command::new("node"), 0)?;
     let issuer = format!(
         "{{ corp = {{ issuer = \"{}\", client_id = \"claviger\", user_claim = \"sub\", ca = \"{}\" }} }}",
         provider.issuer,
@@ -96,60 +86,4 @@ fn land(url: &str) -> anyhow::Result<()> {
     stream.read_to_string(&mut answer)?;
     ensure!(answer.starts_with("HTTP/1.1 200"), "the program does not take its answer: {answer}");
     Ok(())
-}
-
-impl Provider {
-    fn start(folder: &Path) -> anyhow::Result<Self> {
-        let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
-        let mut make = Command::new("openssl");
-        make.args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-        ]);
-        make.args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"]);
-        shell::run(make.arg("-keyout").arg(&key).arg("-out").arg(&certificate).stderr(Stdio::null()))?;
-        let library = shell::root().join("target/oidc-provider/node_modules/oidc-provider/lib/index.js");
-        let mut command = Command::new("node");
-        command.arg(shell::root().join(setup::PROVIDER).join("provider.mjs"));
-        command.env("OIDC_PROVIDER", format!("file://{}", library.display())).env("CERT", &certificate).env("KEY", key);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("starting `node`")?;
-        let input = child.stdin.take().context("its input is piped")?;
-        let mut output = BufReader::new(child.stdout.take().context("its output is piped")?);
-        let mut line = String::new();
-        output.read_line(&mut line)?;
-        let issuer = line.trim().strip_prefix("ready ").context("the provider does not start")?.to_owned();
-        Ok(Self { child, input, output, issuer, certificate })
-    }
-
-    /// Milliseconds in which it worked on requests so far.
-    fn spent(&mut self) -> anyhow::Result<f64> {
-        self.input.write_all(b"\n")?;
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        line.trim().strip_prefix("spent ").context("the provider's answer")?.parse().context("the provider's time")
-    }
-
-    /// Logs somebody in; gives where the provider sends the browser then.
-    fn browse(&self, url: &str) -> anyhow::Result<String> {
-        let mut command = Command::new("node");
-        command.arg(shell::root().join(setup::PROVIDER).join("browser.mjs")).args([url, "alice", "print"]);
-        Ok(shell::read(command.env("NODE_EXTRA_CA_CERTS", &self.certificate))?.trim().to_owned())
-    }
-}
-
-impl Drop for Provider {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -1,13 +1,16 @@
 //! A clean Debian machine with systemd: a container whose changes are forgotten when it ends.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use tempfile::TempDir;
 
+use crate::provider::Provider;
 use crate::{dist, setup, shell};
 
 /// What a fresh server has, and nothing of ours.
@@ -16,12 +19,22 @@ const RELEASE: &str = "bookworm";
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// Where the results of `dist` lie in the machine.
 const DIST: &str = "/opt/dist";
+/// Where the company's OpenID provider listens, as seen from the machine.
+const PROVIDER_PORT: u16 = 8443;
+/// Somebody's desktop: a browser in which Dana, who is in the group of the guide, logs in.
+const BROWSER: &str = r#"#!/bin/sh
+set -e
+curl -fsS -o /dev/null "https://localhost:8443/test/groups?user=dana&groups=payments"
+exec curl -fsS -o /dev/null --get https://localhost:8443/test/browse --data user=dana --data-urlencode "url=$1"
+"#;
 
 /// A running machine; it ends with this value.
 pub(super) struct Machine {
     nspawn: Child,
     /// Its first process, as seen from here.
     init: u32,
+    provider: Option<Provider>,
+    folder: TempDir,
 }
 
 impl Machine {
@@ -42,8 +55,9 @@ impl Machine {
         command.arg(format!("--bind-ro={}:{DIST}", dist.canonicalize()?.display()));
         command.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1").stdin(Stdio::null()).stdout(Stdio::null());
         let nspawn = command.spawn().context("starting systemd-nspawn")?;
-        let mut machine = Self { nspawn, init: 0 };
+        let mut machine = Self { nspawn, init: 0, provider: None, folder: tempfile::tempdir()? };
         machine.wait_until_up()?;
+        machine.be_in_a_company()?;
         Ok(machine)
     }
 
@@ -64,17 +78,41 @@ impl Machine {
         bail!("the machine was not up within {BOOT_LIMIT:?}")
     }
 
+    /// What stands around a company's machine and is not ours: a provider whose certificate all machines trust, and a desktop.
+    fn be_in_a_company(&mut self) -> anyhow::Result<()> {
+        let mut node = Command::new("nsenter");
+        node.args(["--target", &self.init.to_string(), "--net", "node"]);
+        let provider = Provider::start(self.folder.path(), node, PROVIDER_PORT)?;
+        let root = PathBuf::from(format!("/proc/{}/root", self.init));
+        fs::copy(&provider.certificate, root.join("usr/local/share/ca-certificates/company.crt"))?;
+        shell::run(self.enter().arg("update-ca-certificates").stdout(Stdio::null()).stderr(Stdio::null()))?;
+        let browser = root.join("usr/local/bin/xdg-open");
+        fs::write(&browser, BROWSER)?;
+        fs::set_permissions(&browser, fs::Permissions::from_mode(0o755))?;
+        self.provider = Some(provider);
+        Ok(())
+    }
+
     fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.init.to_string(), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]);
-        command.args(["--root", "--wd=/root", "env", "-i", "HOME=/root", "LANG=C.UTF-8", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]);
+        command.args([
+            "--root",
+            "--wd=/root",
+            "env",
+            "-i",
+            "HOME=/root",
+            "LANG=C.UTF-8",
+            "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        ]);
         command
     }
 
     /// A root shell on it.
     pub(super) fn shell(&self) -> Command {
         let mut command = self.enter();
-        command.args(["bash", "--noprofile", "--norc"]);
+        let issuer = self.provider.iter().map(|provider| format!("ISSUER={}", provider.issuer));
+        command.arg("DISPLAY=:0").args(issuer).args(["bash", "--noprofile", "--norc"]);
         command
     }
 }

@@ -3,6 +3,7 @@
 //
 // Environment: OIDC_PROVIDER (the library's index.js), PORT (0 takes a free one), CERT and KEY (PEM files), ALG (a signature
 // algorithm). Prints `ready ISSUER`, and for each line that it is given `spent MILLISECONDS`: its own time so far.
+import { spawn } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import https from 'node:https';
@@ -121,9 +122,16 @@ function control(response, url) {
     case '/test/rotate': begin(); break;
     case '/test/clock': shift = Number(given.get('shift')) * 1000; break;
     case '/test/groups': groups.set(given.get('user'), given.get('groups').split(',').filter(Boolean)); break;
+    case '/test/browse': browse(given.get('user'), given.get('url')); break;
     default: return answer(response, 404, {});
   }
   answer(response, 200, {});
+}
+
+// A desktop's browser, with somebody before it. Like `xdg-open`, it is not waited for.
+function browse(user, url) {
+  const browser = new URL('browser.mjs', import.meta.url).pathname;
+  spawn(process.execPath, [browser, url, user], { env: { ...process.env, NODE_EXTRA_CA_CERTS: process.env.CERT }, stdio: 'ignore' });
 }
 
 let spent = 0;
