@@ -582,16 +582,21 @@ pub enum VoteError {
     Ended(Ended),
 }
 
+/// Nanoseconds by which a clock may be set back before what was asked for is taken for a wrong clock's: an hour.
+const SKEW: i64 = 3_600_000_000_000;
+
 /// Votes of one request at most: as many as all rules together can demand, and some.
 const MAX_VOTES: usize = 64;
 
 impl Approval {
-    /// How it has ended by `now`, if it has.
+    /// How it has ended by `now`, if it has. One that was asked for in the future, by a clock that was wrong then or is now, has:
+    /// it would last longer than its rule gives it.
     #[must_use]
     pub fn ended(&self, now: Timestamp) -> Option<Ended> {
+        let is_from_the_future = self.asked.0.saturating_sub(now.0) > SKEW;
         match &self.end {
             Some(end) => Some(end.how),
-            None => (now >= self.expires).then_some(Ended::Expired),
+            None => (now >= self.expires || is_from_the_future).then_some(Ended::Expired),
         }
     }
 
@@ -622,6 +627,12 @@ impl Approval {
     #[must_use]
     pub fn is_requested_by(&self, caller: &Caller) -> bool {
         caller.default_identity().is_some_and(|i| self.requester.first() == Some(&i.principal()))
+    }
+
+    /// Whether `caller` could have asked for it by a name of his own: of a machine any that its certificate allows. For limits.
+    #[must_use]
+    pub fn counts_for(&self, caller: &Caller) -> bool {
+        self.requester.first().is_some_and(|first| names_of(caller).iter().any(|name| may_be_one(first, name)))
     }
 
     /// Whether `caller` comes with any identity of who asked, under whatever spelling.
@@ -905,6 +916,17 @@ mod tests {
             let over = approval.changed(|a| a.end = Some(end));
             assert_eq!(over.vote(&rules, &person("bob"), Timestamp(1), ""), Err(VoteError::Ended(how)));
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_or_was_ahead_gives_no_more_time() {
+        let hour = 3_600_000_000_000;
+        let asked = Approval { asked: Timestamp(5 * hour), expires: Timestamp(7 * hour), ..asked_by(&person("alice")) };
+        for (now, ended) in [(3, true), (4, false), (5, false), (6, false), (7, true)] {
+            assert_eq!(asked.ended(Timestamp(now * hour)).is_some(), ended, "{now}");
+        }
+        let forgotten = asked.changed(|a| a.end = Some(End { how: Ended::Rejected, at: Timestamp(0), by: "x".into(), comment: "".into() }));
+        assert_eq!(forgotten.ended(Timestamp(0)), Some(Ended::Rejected));
     }
 
     #[test]

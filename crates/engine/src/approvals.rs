@@ -26,6 +26,7 @@ use claviger_domain::{
     rules_difference,
 };
 use claviger_ports::{ApprovalRow, DigestDelta, Effect, Expected, Target, Write};
+use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -178,10 +179,10 @@ impl Tables {
 
     /// The rules that guard a deed, given those of the key that it is done to, if it is one.
     pub(crate) fn guarding(&self, deed: &Deed, own: &Rules) -> Vec<ApprovalRule> {
-        let mut all: Vec<ApprovalRule> = Vec::new();
+        let (mut all, mut seen): (Vec<ApprovalRule>, HashSet<ApprovalRule>) = Default::default();
         let mut take = |rules: &Rules, place| {
             for rule in rules.all().iter().filter(|rule| deed.is_guarded_by(rule, place)) {
-                if !all.contains(rule) {
+                if seen.insert(rule.clone()) {
                     all.push(rule.clone());
                 }
             }
@@ -579,7 +580,7 @@ impl Engine {
     fn check_open(&self, caller: &Caller, now: Timestamp) -> Result<(), Error> {
         let (all, own, lately) = self.memory.read(|t| {
             let is_open = |h: &&Arc<Held>| h.approval.ended(now).is_none();
-            let own = || t.approvals.values().filter(|h| h.approval.is_requested_by(caller));
+            let own = || t.approvals.values().filter(|h| h.approval.counts_for(caller));
             let lately = own().filter(|h| now.0.saturating_sub(h.approval.asked.0) < HOUR).count();
             (t.approvals.values().filter(is_open).count(), own().filter(is_open).count(), lately)
         });

@@ -2,11 +2,14 @@
 
 use crate::keys::permitted;
 use crate::start::Engine;
-use crate::{Conflict, Entry, Error, Refusal};
+use crate::{Entry, Error, Refusal};
 use claviger_domain::{Caller, Capability, ExternalAllow, KeyMeta, Permit, authorize, cap};
 use futures::future::BoxFuture;
 use std::fmt;
 use std::sync::Arc;
+
+/// Times that it is asked about one request, where the key changes meanwhile.
+const TRIES: usize = 4;
 
 /// What a policy is asked. It never sees key data ▲.
 #[derive(Debug, Clone, Copy)]
@@ -38,33 +41,33 @@ impl fmt::Debug for Policy {
 impl Engine {
     /// Finds a key for a caller and asks whether he may: the ACLs first, then the site's policy.
     pub(crate) async fn permit<C: cap::Kind>(&self, caller: &Caller, id: &str) -> Result<(Arc<Entry>, Permit<C>), Error> {
-        let found = self.memory.read(|t| permitted::<C>(t, caller, id));
-        match (&self.settings.policy, found) {
-            (Some(Policy(policy)), Err(refused @ Error::Denied(Refusal::Unseen | Refusal::Lacks(_)))) => {
-                let entry = self.memory.read(|t| t.find_for(caller, id).cloned())?;
-                let seen = (entry.meta.incarnation, entry.meta.generation);
-                // Where duties are separate nothing goes round the grants ▲.
-                if entry.meta.separate_duties {
-                    return Err(refused);
-                }
-                let asked = policy.ask(Question { key: &entry.meta, caller, wanted: C::CAPABILITY }).await;
-                let failed = |why| match &refused {
-                    Error::Denied(Refusal::Unseen) => Error::Unseen(Box::new(Error::Policy(why))),
-                    _ => Error::Policy(why),
-                };
-                if !asked.map_err(failed)? {
-                    return Err(refused);
-                }
-                tracing::info!(key.id = %entry.meta.id, "the access callback allowed {} to {} `{}`", caller.name(), C::CAPABILITY.name(), entry.meta.id);
-                // It may have taken seconds: what came meanwhile, such as a rule of approval, counts ▲.
-                let entry = self.memory.read(|t| t.find_for(caller, id).cloned())?;
-                if (entry.meta.incarnation, entry.meta.generation) != seen {
-                    return Err(Error::Conflict(Conflict::Changed));
-                }
-                let permit = authorize::<C>(caller, &entry.meta, [], Some(&ExternalAllow { by: Arc::from("access callback") }))?;
-                Ok((entry, permit))
+        for _ in 0..TRIES {
+            let found = self.memory.read(|t| permitted::<C>(t, caller, id));
+            let (Some(policy), Err(refused @ Error::Denied(Refusal::Unseen | Refusal::Lacks(_)))) = (&self.settings.policy, &found) else {
+                return found;
+            };
+            let entry = self.memory.read(|t| t.find_for(caller, id).cloned())?;
+            // Where duties are separate nothing goes round the grants ▲.
+            if entry.meta.separate_duties || !is_allowed::<C>(policy, caller, &entry, refused).await? {
+                return found;
             }
-            (_, found) => found,
+            // It may have taken seconds: what came meanwhile, such as a rule of approval, counts ▲.
+            let is_as_asked_about = self.memory.read(|t| t.find_for(caller, id).is_ok_and(|now| Arc::ptr_eq(now, &entry)));
+            if is_as_asked_about {
+                tracing::info!(key.id = %entry.meta.id, "the access callback allowed {} to {} `{}`", caller.name(), C::CAPABILITY.name(), entry.meta.id);
+                let permit = authorize::<C>(caller, &entry.meta, [], Some(&ExternalAllow { by: Arc::from("access callback") }))?;
+                return Ok((entry, permit));
+            }
         }
+        Err(Error::Unavailable("the key changes faster than the access callback answers; nothing was done, try again".to_owned()))
     }
+}
+
+/// What the policy says.
+async fn is_allowed<C: cap::Kind>(policy: &Policy, caller: &Caller, entry: &Entry, refused: &Error) -> Result<bool, Error> {
+    let asked = policy.0.ask(Question { key: &entry.meta, caller, wanted: C::CAPABILITY }).await;
+    asked.map_err(|why| match refused {
+        Error::Denied(Refusal::Unseen) => Error::Unseen(Box::new(Error::Policy(why))),
+        _ => Error::Policy(why),
+    })
 }

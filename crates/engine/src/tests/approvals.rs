@@ -233,7 +233,18 @@ async fn who_asks_and_takes_back_without_end_is_stopped() {
         site.engine.withdraw(&root, "test", asked.id, "").await.unwrap();
     }
     assert!(matches!(ask(&site, &root, "db").await, Err(Error::Approval(ApprovalProblem::TooOften(256)))));
-    // Others are not held up by him, and he is not for ever.
+    // Under none of the names that his certificate allows either; others are not held up by him, and he is not for ever.
+    let by_certificate = |name: &str| {
+        let proven = Proven { identity: Identity::Machine { name: name.into() }, method: "mtls" };
+        let caller = Caller::new(Arc::from([proven]), RequestId(7), None).unwrap();
+        caller.with_other_names(Arc::from([Identity::Machine { name: "*.example.com".into() }]))
+    };
+    site.set(&root, "db", "machine_prefix:m", Preset::Admin.capabilities()).await.unwrap();
+    for n in 0..64 {
+        ask(&site, &by_certificate(&format!("m{n}.example.com")), "db").await.unwrap();
+    }
+    let one_more = ask(&site, &by_certificate("more.example.com"), "db").await;
+    assert!(matches!(one_more, Err(Error::Approval(ApprovalProblem::TooMany("you have", 64)))));
     let other = user("other");
     site.set(&root, "db", "user:other", Preset::Admin.capabilities()).await.unwrap();
     ask(&site, &other, "db").await.unwrap();
@@ -294,7 +305,10 @@ async fn a_rule_that_comes_while_a_policy_is_asked_counts() {
     asked.notified().await;
     site.engine.change_rules(&root, "test", "db", &rules(&[Guarded::Read], "user:bob"), Precondition::Any).await.unwrap();
     answer.notify_one();
-    assert_eq!(read.await.unwrap(), Err(Error::Conflict(Conflict::Changed)));
+    // It is asked again about the key as it is.
+    asked.notified().await;
+    answer.notify_one();
+    assert!(matches!(read.await.unwrap(), Err(Error::NeedsApproval(_))));
 }
 
 #[tokio::test]
