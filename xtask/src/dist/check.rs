@@ -19,8 +19,9 @@ pub(super) fn run(out: &Path, sign_key: Option<&Path>) -> anyhow::Result<()> {
         Some(key) => key.to_owned(),
         None => throw_away_key(folder.path())?,
     };
-    make(&source, out, Some(&key))?;
+    // First, so that somebody who goes on working meanwhile does not make the two differ.
     let elsewhere = source.copy(&folder.path().join("another/place/for/the/sources"))?;
+    make(&source, out, Some(&key))?;
     let second = folder.path().join("second");
     make(&elsewhere, &second, Some(&key))?;
     compare(out, &second)?;

@@ -487,13 +487,15 @@ pub(crate) fn route(method: Method, path: &str) -> Routed<'_> {
 }
 
 fn matches<'p>(pattern: &str, path: &'p str) -> Option<Caught<'p>> {
-    let Some((start, tail)) = pattern.split_once("{id}") else {
+    // By single characters: searching each pattern for a word would be the dearest part of finding a route.
+    let Some((start, tail)) = pattern.split_once('{') else {
         return (pattern == path).then_some(Caught::default());
     };
     let rest = path.strip_prefix(start)?;
+    let tail = tail.strip_prefix("id}")?;
     // No id has a segment `-`: what follows the first one is the sub-resource.
     let (id, sub) = rest.find("/-/").map_or((rest, ""), |at| rest.split_at(at));
-    match tail.split_once("{vid}") {
+    match tail.split_once('{') {
         None => (sub == tail).then_some(Caught { id, version: "" }),
         Some((start, _)) => {
             let version = sub.strip_prefix(start)?;
