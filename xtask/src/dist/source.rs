@@ -16,6 +16,8 @@ pub(super) struct Source {
     pub(super) version: String,
     /// Seconds since 1970: of the newest commit, or what SOURCE_DATE_EPOCH says.
     pub(super) epoch: u64,
+    /// Everything that is or could be committed, below the root. A copy of the tree has no repository that could say it.
+    files: Vec<String>,
 }
 
 impl Source {
@@ -27,15 +29,15 @@ impl Source {
             Err(_) => shell::read(Command::new("git").current_dir(&root).args(["log", "-1", "--format=%ct"]))?,
         };
         let epoch = epoch.trim().parse().context("SOURCE_DATE_EPOCH is not a number of seconds")?;
-        Ok(Self { version: version(&root)?, root, epoch })
+        let mut list = Command::new("git");
+        list.current_dir(&root).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+        let files = shell::read(&mut list)?.split('\0').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        Ok(Self { version: version(&root)?, root, epoch, files })
     }
 
-    /// A copy of everything that is or could be committed, in an empty folder.
+    /// A copy of its files in an empty folder.
     pub(super) fn copy(&self, to: &Path) -> anyhow::Result<Self> {
-        let mut list = Command::new("git");
-        list.current_dir(&self.root).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
-        let list = shell::read(&mut list)?;
-        for name in list.split('\0').filter(|name| !name.is_empty()) {
+        for name in &self.files {
             let (from, to) = (self.root.join(name), to.join(name));
             // In the index, but deleted in the work tree.
             if !from.exists() {
@@ -44,7 +46,7 @@ impl Source {
             fs::create_dir_all(to.parent().context("a file has a folder")?)?;
             fs::copy(&from, &to).with_context(|| format!("copying {name}"))?;
         }
-        Ok(Self { root: to.to_owned(), version: self.version.clone(), epoch: self.epoch })
+        Ok(Self { root: to.to_owned(), version: self.version.clone(), epoch: self.epoch, files: self.files.clone() })
     }
 
     /// A text file of the tree.
@@ -75,5 +77,8 @@ mod tests {
         assert!(copy.text("crates/claviger/src/main.rs").unwrap().contains("fn main"));
         assert!(!copy.root.join("target").exists() && !copy.root.join(".git").exists());
         assert_eq!(copy.version, env!("CARGO_PKG_VERSION"));
+        // What is made of a copy is made of a copy of it, in turn.
+        let again = tempfile::tempdir().unwrap();
+        assert!(copy.copy(again.path()).unwrap().root.join("Cargo.lock").is_file());
     }
 }
