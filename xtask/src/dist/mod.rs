@@ -26,7 +26,7 @@ use source::Source;
 /// Options of `dist`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Where the results go; `target/dist` unless given.
+    /// Where the results go; `target/artifacts` unless given.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Sign the checksums with this OpenSSH private key.
@@ -58,9 +58,9 @@ pub(crate) fn check() -> anyhow::Result<()> {
     guides::follow_installed(&folder())
 }
 
-/// Where results go unless somebody says otherwise.
+/// Where results go unless somebody says otherwise. Not `target/dist`: that is where cargo works for the profile of this name.
 pub(crate) fn folder() -> PathBuf {
-    shell::root().join("target/dist")
+    shell::root().join("target/artifacts")
 }
 
 /// Builds all results of a source tree into an empty folder.
