@@ -33,10 +33,20 @@ pub(crate) fn replace_with<T>(path: &Path, write: impl FnOnce(&mut dyn Write) ->
         let mut there = OpenOptions::new().write(true).open(path).map_err(|e| not_written(path, &e))?;
         return write(&mut there).map_err(halted);
     }
-    let mut new = NewFile::beside(path)?;
+    if path.file_name().is_none() {
+        return Err(Failure::usage(format!("{} is no file", path.display())));
+    }
+    let mut new = NewFile::beside(path).map_err(|e| not_written(path, &e))?;
     let done = write(&mut new.file).map_err(halted)?;
     new.take_place(path).map_err(|e| not_written(path, &e))?;
     Ok(done)
+}
+
+/// Puts these bytes in the place of whatever has this name (mode 0600), as [`replace_with`] does for files. A link is not followed.
+pub(crate) fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut new = NewFile::beside(path)?;
+    new.file.write_all(bytes)?;
+    new.take_place(path)
 }
 
 fn not_written(path: &Path, error: &io::Error) -> Failure {
@@ -52,15 +62,15 @@ struct NewFile {
 }
 
 impl NewFile {
-    fn beside(to: &Path) -> Result<Self, Failure> {
-        let mut name = to.file_name().ok_or_else(|| Failure::usage(format!("{} is no file", to.display())))?.to_owned();
+    fn beside(to: &Path) -> io::Result<Self> {
+        let mut name = to.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
         name.push(format!(".{}.new", std::process::id()));
         let name = to.with_file_name(name);
         let folder = to.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
         if let Some(file) = nameless(folder) {
             return Ok(Self { file, name, is_named: false });
         }
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&name).map_err(|e| not_written(to, &e))?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&name)?;
         Ok(Self { file, name, is_named: true })
     }
 

@@ -84,11 +84,11 @@ async fn requests_are_bounded_and_the_oldest_that_ended_are_forgotten() {
     assert!(site.restart().await.unwrap().report.digest_matches, "the sums are right after rows went");
 }
 
-#[tokio::test]
-async fn a_rule_that_nobody_can_check_any_more_still_guards() {
+/// A site with the key `team/db`, whose reading a rule of `team/` guards, and what it reads at its next start: a row of `team/` that does not
+/// authenticate.
+async fn site_with_damaged_rules() -> Site {
     let site = Site::new().await;
-    let team = Prefix::parse("team/").unwrap();
-    let root = user("root");
+    let (root, team) = (user("root"), Prefix::parse("team/").unwrap());
     site.create(&root, "team/db", "s3cret", &[]).await.unwrap();
     let guard = PrefixEdit::Rules(rules(&[Guarded::Read], "user:bob"));
     site.engine.change_prefix(&root, "test", &team, guard, Precondition::Any).await.unwrap();
@@ -100,6 +100,12 @@ async fn a_rule_that_nobody_can_check_any_more_still_guards() {
         }
         other => other,
     });
+    site
+}
+
+#[tokio::test]
+async fn a_rule_that_nobody_can_check_any_more_still_guards() {
+    let (site, root) = (site_with_damaged_rules().await, user("root"));
     let restarted = site.restart().await.unwrap();
     assert_eq!(restarted.report.damaged_others.len(), 1);
     let read = restarted.engine.read(&root, "test", "team/db", Select::Active).await;
@@ -121,19 +127,7 @@ async fn an_approval_whose_commit_failed_is_not_used() {
 
 #[tokio::test]
 async fn grants_that_replace_damaged_ones_do_not_take_the_rules_away() {
-    let site = Site::new().await;
-    let team = Prefix::parse("team/").unwrap();
-    let root = user("root");
-    site.create(&root, "team/db", "s3cret", &[]).await.unwrap();
-    let guard = PrefixEdit::Rules(rules(&[Guarded::Read], "user:bob"));
-    site.engine.change_prefix(&root, "test", &team, guard, Precondition::Any).await.unwrap();
-    site.store.alter(move |row| match row {
-        claviger_ports::Loaded::Grant(mut row, at) if row.prefix == team => {
-            row.mac[9] ^= 1;
-            claviger_ports::Loaded::Grant(row, at)
-        }
-        other => other,
-    });
+    let (site, root) = (site_with_damaged_rules().await, user("root"));
     let team = Prefix::parse("team/").unwrap();
     let restarted = site.restart().await.unwrap();
     let granted = PrefixEdit::Grants(Some((acl(&[("user:eve", Preset::Read.capabilities())]), false)));

@@ -3,14 +3,12 @@
 use super::flags::Given;
 use super::settings::Site;
 use super::{Command, Trouble};
-use crate::{ask, output};
+use crate::{ask, new_file, output};
 use claviger_client::knox::password_grant;
 use rustix::termios::isatty;
 use serde::Deserialize;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 pub(super) const COMMAND: Command = Command {
     usage: "login [username]",
@@ -69,20 +67,6 @@ fn login(site: &Site, given: &Given) -> Result<(), Trouble> {
     if !(200..300).contains(&status) || answer.access_token.is_empty() {
         return Err(format!("Unexpected response from auth (HTTP status {status}): it has no access_token").into());
     }
-    save(&file, &body).map_err(|e| format!("Failed to write auth data to file: {}: {e}", file.display()).into())
-}
-
-/// Beside the file first, then in its place: its mode is right from the beginning, and a link in its place is not followed.
-fn save(file: &Path, body: &Zeroizing<Vec<u8>>) -> io::Result<()> {
-    let beside = file.with_extension(format!("{}.new", std::process::id()));
-    let write = || -> io::Result<()> {
-        let mut new = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        new.write_all(body)?;
-        new.sync_all()?;
-        std::fs::rename(&beside, file)
-    };
-    write().inspect_err(|_| {
-        // It may not even be there.
-        let _ = std::fs::remove_file(&beside);
-    })
+    // Its mode is right from the beginning, and a link in its place is not followed.
+    new_file::put(&file, &body).map_err(|e| format!("Failed to write auth data to file: {}: {e}", file.display()).into())
 }
